@@ -1,0 +1,178 @@
+"""The reading side of a ring: takes published words in order, remembers holes, believes nothing.
+
+A word is published when its lap tag fits the position at which it is read; every word is read once.
+A slot whose ticket is drawn but whose word is not stored is a hole: it is remembered and read again
+until it is filled, its writer is dead, or a whole lap was read past it. Only then is it a gap.
+Neighbours: `layout` (the bits), `supervisor.intake` and `local` (who read). Knows no breaker.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from typing import Final
+
+from ipc import layout as at
+
+HOLES_MAX: Final = 64
+"""Open holes remembered per ring; beyond it reading waits."""
+STUCK_LOOKS: Final = 2
+"""Ticks for which a slot must stay empty, with a later one filled, before it is a hole."""
+NO_EPOCH: Final = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Consecutive words of one ring: `words` from `start` on, `epoch` as it stood before the first."""
+
+    start: int
+    epoch: int
+    words: array[int]
+
+
+@dataclass(slots=True)
+class Reader:
+    """Where one reader of one ring stands. `position` is the next unread; only its owner changes it."""
+
+    words: memoryview
+    layout: at.Layout
+    position: int = 0
+    epoch: int = NO_EPOCH
+    holes: list[tuple[int, int]] = field(default_factory=list)
+    """(position, epoch) of slots that were empty when later ones were filled."""
+    gaps: int = 0
+    """Slots given up since the last call of `take_gaps`."""
+    _stuck_at: int = -1
+    _looks: int = 0
+
+    @property
+    def committed(self) -> int:
+        """The writer may overwrite only slots before this position."""
+        return self.holes[0][0] if self.holes else self.position
+
+    @property
+    def waiting(self) -> bool:
+        """True if the next slot is published: one load, for a cheap look."""
+        position, slots = self.position, self.layout.slots
+        word = self.words[self.layout.ring + (position & (slots - 1))]
+        return (word >> at.LAP_SHIFT & at.LAP_MASK) == (position // slots & at.LAP_MASK) and word != 0
+
+    def read(self, limit: int) -> list[Part]:
+        """The published words that follow, at most `limit`, and holes that were filled meanwhile."""
+        parts = self._filled_holes() if self.holes else []
+        start, epoch, taken = self.position, self.epoch, array("Q")
+        room = min(limit, self.committed + self.layout.slots - start)
+        while room > 0:
+            block = self._block(min(room, at.BLOCK - self.position % at.BLOCK))
+            if not block:
+                break
+            if self.position % at.BLOCK == 0:
+                self.epoch = epoch_of(block[0])
+            taken.extend(block)
+            self.position += len(block)
+            room -= len(block)
+        if taken:
+            parts.append(Part(start, epoch, taken))
+        return parts
+
+    def _block(self, count: int) -> list[int]:
+        """The published prefix of the next `count` slots, which lie in one block."""
+        position, slots = self.position, self.layout.slots
+        first = self.layout.ring + (position & (slots - 1))
+        tag = position // slots & at.LAP_MASK
+        listed: list[int] = self.words[first : first + count].tolist()
+        tags = {word >> at.LAP_SHIFT & at.LAP_MASK for word in listed}
+        if tags == {tag} and (tag or 0 not in listed):
+            return listed
+        for index, word in enumerate(listed):
+            if word == 0 or (word >> at.LAP_SHIFT & at.LAP_MASK) != tag:
+                del listed[index:]
+                break
+        return listed
+
+    def _filled_holes(self) -> list[Part]:
+        """Words that were stored late into remembered holes."""
+        found: list[Part] = []
+        still: list[tuple[int, int]] = []
+        for position, epoch in self.holes:
+            word = self._word(position)
+            if word is None:
+                still.append((position, epoch))
+            else:
+                found.append(Part(position, epoch, array("Q", [word])))
+        self.holes[:] = still
+        return found
+
+    def _word(self, position: int) -> int | None:
+        """The word at `position` if it is published there, else None."""
+        slots = self.layout.slots
+        word: int = self.words[self.layout.ring + (position & (slots - 1))]
+        if word == 0 or (word >> at.LAP_SHIFT & at.LAP_MASK) != (position // slots & at.LAP_MASK):
+            return None
+        return word
+
+    def look_for_holes(self, dead: bool = False) -> bool:
+        """Once a tick, when `read` is stuck: step over empty slots that have filled ones behind them.
+
+        True if the position moved, so that reading goes on. Nothing is stepped over on first sight,
+        and never past the worker's own `granted` word, so that garbage cannot lead the reader ahead
+        of an honest writer. With `dead` every hole is given up at once.
+        """
+        if self._lap_is_over() or dead:
+            self.gaps += len(self.holes)
+            self.holes.clear()
+        end = min(self.words[at.W_GRANTED], self.committed + self.layout.slots)
+        if self.position >= end or self._word(self.position) is not None:
+            self._stuck_at = -1
+            return False
+        if self.position != self._stuck_at:
+            self._stuck_at, self._looks = self.position, 0
+        self._looks += 1
+        if self._looks < STUCK_LOOKS and not dead:
+            return False
+        last = end if dead else min(end, self.position + HOLES_MAX - len(self.holes) + 1)
+        for behind in range(self.position + 1, last):
+            if self._word(behind) is not None:
+                return self._step_over(behind, dead)
+        return False
+
+    def _step_over(self, behind: int, dead: bool) -> bool:
+        """Make holes (or, of a dead writer, gaps) of the slots from the position up to `behind`."""
+        for position in range(self.position, behind):
+            if dead:
+                self.gaps += 1
+            else:
+                self.holes.append((position, self.epoch))
+        if behind // at.BLOCK != self.position // at.BLOCK:
+            self.epoch = NO_EPOCH
+        self.position = behind
+        self._stuck_at = -1
+        return True
+
+    def _lap_is_over(self) -> bool:
+        """True if a whole lap was read past the first hole: its thread will not come any more."""
+        return bool(self.holes) and self.position - self.holes[0][0] >= self.layout.slots
+
+
+def epoch_of(word: int) -> int:
+    """The epoch that a block's first word tells; NO_EPOCH if it is not a time word."""
+    return word & at.EPOCH_MASK if word >> at.CODE_SHIFT == at.CODE_TIME else NO_EPOCH
+
+
+def slices(part: Part) -> list[tuple[int, list[int]]]:
+    """A part cut at block borders: (epoch, words without the time word); epoch NO_EPOCH = unknown."""
+    cut: list[tuple[int, list[int]]] = []
+    epoch, words, position = part.epoch, part.words, part.start
+    index = 0
+    while index < len(words):
+        count = min(at.BLOCK - position % at.BLOCK, len(words) - index)
+        block = words[index : index + count].tolist()
+        if position % at.BLOCK == 0:
+            epoch = epoch_of(block[0])
+            if epoch != NO_EPOCH:
+                del block[0]
+        if block:
+            cut.append((epoch, block))
+        index += count
+        position += count
+    return cut
