@@ -145,7 +145,7 @@ class Segment:
         return found, start
 
 
-def wipe_on_fork_page() -> memoryview:
+def wipe_on_fork_page() -> memoryview[float]:
     """A private page of doubles that reads 0.0 in every child, also one forked by C code.
 
     Where the kernel cannot (before 4.14, not Linux) the page is an ordinary one.
