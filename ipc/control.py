@@ -9,7 +9,6 @@ Neighbours: `wire` (the frames), `client` (hello, permits), `supervisor.ctl` (ev
 from __future__ import annotations
 
 import array
-import asyncio
 import contextlib
 import errno
 import itertools
@@ -18,7 +17,6 @@ import os
 import select
 import socket
 import stat
-import tempfile
 import time
 from typing import Any, Final
 
@@ -56,15 +54,18 @@ def socket_path(given: str | None = None) -> str | None:
 def runtime_directory() -> str:
     """The per-user directory for the socket where there is no /run/breakerd; it may not exist yet."""
     under = os.environ.get("XDG_RUNTIME_DIR")
-    if under:
-        return f"{under}/breakerd"
-    return f"{tempfile.gettempdir()}/breakerd-{os.getuid()}"
+    return f"{under}/breakerd" if under else _temporary()
+
+
+def _temporary() -> str:
+    """The directory of this user under the temporary directory."""
+    return f"{os.environ.get('TMPDIR') or '/tmp'}/breakerd-{os.getuid()}"  # noqa: S108 (its owner is checked)
 
 
 def check_owner(path: str) -> None:
     """Refuse a socket in the temporary directory whose folder another user made. Raises SupervisorUnavailable."""
     folder = os.path.dirname(path)
-    if folder != f"{tempfile.gettempdir()}/breakerd-{os.getuid()}":
+    if folder != _temporary():
         return
     with contextlib.suppress(FileNotFoundError):
         found = os.lstat(folder)
@@ -229,39 +230,6 @@ def ask(path: str, verb: str, timeout: float, **fields: Any) -> Any:
                 return exchange.value()
     finally:
         exchange.close()
-
-
-async def ask_async(path: str, verb: str, timeout: float, **fields: Any) -> Any:
-    """As `ask`, awaiting; the event loop is never blocked."""
-    exchange = Exchange(path)
-    try:
-        exchange.send(verb, **fields)
-        async with asyncio.timeout(timeout):
-            while True:
-                await _readable(exchange.connection)
-                if exchange.receive():
-                    return exchange.value()
-    except TimeoutError:
-        raise no_answer(path, timeout) from None
-    finally:
-        exchange.close()
-
-
-async def _readable(connection: socket.socket) -> None:
-    """Await until the socket is readable; the watch is removed in every case."""
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    number = connection.fileno()
-    loop.add_reader(number, _settle, ready)
-    try:
-        await ready
-    finally:
-        loop.remove_reader(number)
-
-
-def _settle(ready: asyncio.Future[None]) -> None:
-    if not ready.done():
-        ready.set_result(None)
 
 
 def no_answer(path: str, timeout: float) -> SupervisorUnavailable:
