@@ -1,0 +1,77 @@
+"""What can go wrong in the supervisor, split by whose fault it is and whether to try again.
+
+    BreakerdError (of ipc)
+    └── SupervisorError
+        ├── ConfigurationError    the administrator's: every mistake found, each with its path; do not retry
+        ├── AlreadyRunning        nobody's: another supervisor serves this place; do not retry
+        ├── ActorFailed           ours: one part failed too often; the level above starts it again
+        └── BreakerNotFound       the asker's: no breaker of that name, or more than one; ask with another
+"""
+
+from __future__ import annotations
+
+from ipc.errors import BreakerdError
+
+
+class SupervisorError(BreakerdError):
+    """The root of what the supervisor raises."""
+
+
+class ConfigurationError(SupervisorError):
+    """The configuration cannot be used; `errors` has one sentence per mistake, each with its path."""
+
+    def __init__(self, errors: tuple[str, ...]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = errors
+
+    def __reduce__(self) -> tuple[type[ConfigurationError], tuple[tuple[str, ...]]]:
+        """Pickle by the list, not by the joined text."""
+        return ConfigurationError, (self.errors,)
+
+
+class AlreadyRunning(SupervisorError):
+    """Another supervisor serves this place; `pid` is its process, 0 = not known."""
+
+    def __init__(self, pid: int) -> None:
+        who = f"process {pid}" if pid else "another process"
+        super().__init__(f"breakerd is already running here: {who} holds the lock")
+        self.pid = pid
+
+    def __reduce__(self) -> tuple[type[AlreadyRunning], tuple[int]]:
+        """Pickle by the pid, not by the text."""
+        return AlreadyRunning, (self.pid,)
+
+
+class ActorFailed(SupervisorError):
+    """The actor `name` failed more often than it may; `text` says what it raised last."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(f"{name} failed too often: {text}")
+        self.name = name
+        self.text = text
+
+    def __reduce__(self) -> tuple[type[ActorFailed], tuple[str, str]]:
+        """Pickle by the two facts, not by the joined text."""
+        return ActorFailed, (self.name, self.text)
+
+
+class BreakerNotFound(SupervisorError, LookupError):
+    """No breaker has this name, or more than one: `code` is "unknown" or "ambiguous"."""
+
+    def __init__(self, name: str, candidates: tuple[str, ...] = ()) -> None:
+        if candidates:
+            text = f"{name} names more than one breaker: {', '.join(candidates)}"
+        else:
+            text = f"there is no breaker {name}"
+        super().__init__(text)
+        self.name = name
+        self.candidates = candidates
+
+    @property
+    def code(self) -> str:
+        """The fixed short word of this refusal on the wire."""
+        return "ambiguous" if self.candidates else "unknown"
+
+    def __reduce__(self) -> tuple[type[BreakerNotFound], tuple[str, tuple[str, ...]]]:
+        """Pickle by the two facts, not by the joined text."""
+        return BreakerNotFound, (self.name, self.candidates)
