@@ -1,0 +1,1 @@
+"""Tests of `ipc`, one file per file."""

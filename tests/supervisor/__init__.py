@@ -1,0 +1,1 @@
+"""Tests of `supervisor`, one file per file."""
