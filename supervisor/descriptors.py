@@ -1,0 +1,179 @@
+"""Descriptors that change hands: between nursery and daemon, and from a worker's hello.
+
+Nursery and daemon speak over a SOCK_SEQPACKET pair, made anew for each daemon. A message is atomic and
+outlives its sender in the receiver's queue, so a deposit needs no acknowledgement:
+
+    daemon -> nursery   D nonce(16) JSON + [memfd, pidfd]   keep these, whatever becomes of me
+                        X nonce(16)                         close them; answered by x nonce(16)
+                        R                                   ready: serving
+    nursery -> daemon   x nonce(16)                         closed
+
+Neighbours: `nursery` and `daemon` (the two ends), `hello` (identity of a worker). Knows no engine.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+from dataclasses import dataclass
+from typing import Any, Final
+
+DEPOSIT: Final = b"D"
+DROP: Final = b"X"
+DROPPED: Final = b"x"
+READY: Final = b"R"
+MESSAGE_MAX: Final = 4096
+PR_SET_PDEATHSIG: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One worker's descriptors and who it said it is, as the nursery keeps them."""
+
+    nonce: str
+    memory: int
+    pidfd: int
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """What a daemon gets from its nursery: numbers of inherited descriptors, and plain settings."""
+
+    listener: int
+    bell: int
+    channel: int
+    pulse: int
+    lock: int
+    nursery: int
+    """The nursery's pid."""
+    config: str
+    runtime: str
+    state: str
+    fresh: bool
+    """Start empty: the checkpoint made earlier daemons fail."""
+    held: tuple[Held, ...]
+
+    def to_json(self) -> bytes:
+        """The table as the daemon reads it."""
+        plain = {name: getattr(self, name) for name in self.__slots__ if name != "held"}
+        plain["held"] = [[one.nonce, one.memory, one.pidfd, one.about] for one in self.held]
+        return json.dumps(plain).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Inheritance:
+        """The table that `to_json` wrote."""
+        plain = json.loads(data)
+        plain["held"] = tuple(Held(*one) for one in plain["held"])
+        return cls(**plain)
+
+    def numbers(self) -> list[int]:
+        """Every descriptor that must survive the exec."""
+        numbers = [self.listener, self.bell, self.channel, self.pulse, self.lock]
+        for one in self.held:
+            numbers += (one.memory, one.pidfd)
+        return numbers
+
+
+def send(channel: socket.socket, data: bytes, numbers: tuple[int, ...] = ()) -> bool:
+    """Send one message; False = the receiver's queue is full or it is gone, nothing was sent."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", numbers))] if numbers else []
+    try:
+        channel.sendmsg([data], rights)
+    except OSError:
+        return False
+    return True
+
+
+def receive(channel: socket.socket) -> tuple[bytes, list[int]] | None:
+    """One message and its descriptors, close-on-exec; None = nothing there now, b"" = the other end is gone.
+
+    Descriptors of a truncated message are closed: the message then has none.
+    """
+    try:
+        data, rights, flags, _ = channel.recvmsg(MESSAGE_MAX, socket.CMSG_SPACE(16), socket.MSG_CMSG_CLOEXEC)
+    except (BlockingIOError, InterruptedError):
+        return None
+    except OSError:
+        return b"", []
+    numbers = array.array("i")
+    for level, kind, payload in rights:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
+    if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+        close_all(numbers.tolist())
+        return data, []
+    return data, numbers.tolist()
+
+
+def close_all(numbers: list[int]) -> None:
+    """Close each of them."""
+    for number in numbers:
+        os.close(number)
+
+
+def deposit(channel: socket.socket, held: Held) -> bool:
+    """Give copies of a worker's descriptors to the nursery; once this returns True they are safe."""
+    about = json.dumps(held.about).encode()
+    return send(channel, DEPOSIT + bytes.fromhex(held.nonce) + about, (held.memory, held.pidfd))
+
+
+def is_dead(pidfd: int) -> bool:
+    """True if the process of this pidfd has ended."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def pid_of(pidfd: int) -> int:
+    """The pid behind a pidfd in this PID namespace; 0 = in another one, -1 = dead or no pidfd."""
+    try:
+        with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+            for line in file:
+                name, _, value = line.partition(":")
+                if name == "Pid":
+                    return int(value)
+    except (OSError, ValueError):
+        return -1
+    return -1
+
+
+def identity(pid: int) -> str:
+    """What tells this process from a later one with the same pid; empty = no such process.
+
+    The inode of a pidfd is unique from Linux 6.9 on; before that the start tick stands for it.
+    """
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return ""
+    try:
+        if is_dead(pidfd):
+            return ""
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            tick = file.read().rpartition(")")[2].split()[19]
+        return f"{os.fstat(pidfd).st_ino}:{tick}"
+    except (OSError, IndexError):
+        return ""
+    finally:
+        os.close(pidfd)
+
+
+def parent_of(pid: int) -> int:
+    """The parent's pid; 0 = not known."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return int(file.read().rpartition(")")[2].split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def die_with_parent(parent: int) -> bool:
+    """Ask for SIGTERM when the parent dies; False = it is dead already. Call from the main thread."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    return os.getppid() == parent

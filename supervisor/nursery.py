@@ -1,0 +1,265 @@
+"""The root of the processes: starts the daemon, watches it, keeps what must outlive it. No loop, no server.
+
+It holds the lock, the listening socket, the doorbell and, per worker, the segment and the pidfd; a new
+daemon inherits all of them by fork and exec. It only polls three things: the daemon's channel, the
+daemon's death, and its own signals. If it dies, the daemon writes a last checkpoint and ends.
+Neighbours: `descriptors` (the channel), `lock`, `listener`, `daemon` (the child). Knows no breaker.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import mmap
+import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Final
+
+from supervisor import descriptors
+from supervisor.descriptors import Held, Inheritance
+from supervisor.listener import listen
+from supervisor.lock import Lock
+from supervisor.places import Places
+
+log = logging.getLogger("breakerd.nursery")
+
+EXIT_OK: Final = 0
+EXIT_CONFIGURATION: Final = 78
+EXIT_FAILED: Final = 71
+
+HUNG_S: Final = 10.0
+"""A daemon whose heartbeat is older than this is killed."""
+LOOK_S: Final = 1.0
+"""How often the heartbeat is looked at."""
+STOP_S: Final = 5.0
+"""How long a daemon may take to end when it is asked to."""
+FAILURES_MAX: Final = 5
+"""Failures of the daemon within FAILURE_WINDOW_S beyond which the nursery gives up (exit 71)."""
+FAILURE_WINDOW_S: Final = 60.0
+FRESH_AFTER: Final = 3
+"""Failed starts within the window after which the daemon starts without the checkpoint."""
+PAUSE_MAX_S: Final = 1.0
+HELD_MAX: Final = 8192
+"""Workers whose descriptors are kept."""
+CRASH_VARIABLE: Final = "BREAKERD_CRASH_AT"
+
+
+@dataclass(slots=True)
+class _Child:
+    """One life of the daemon."""
+
+    process: subprocess.Popen[bytes]
+    pidfd: int
+    channel: socket.socket
+    ready: bool = False
+    asked: bool = False
+
+
+class Nursery:
+    """Keeps one daemon alive until it is asked to stop."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._lock = Lock.take(places.runtime)
+        self._listener = listen(places.socket)
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._pulse_fd = os.memfd_create("breakerd-pulse", os.MFD_CLOEXEC)
+        os.ftruncate(self._pulse_fd, mmap.PAGESIZE)
+        self._pulse = memoryview(mmap.mmap(self._pulse_fd, mmap.PAGESIZE)).cast("Q")
+        """Word 0: the daemon's last heartbeat, ns; written by it alone, and set here before it starts."""
+        self._held: dict[str, Held] = {}
+        self._failures: deque[float] = deque()
+        self._failed_starts = 0
+        self._stops = 0
+        self._environment = dict(os.environ)
+        _raise_descriptor_limit()
+        self._signals = _listen_to_signals()
+
+    def run(self) -> int:
+        """Until asked to stop; the exit code."""
+        while True:
+            child = self._start()
+            code = self._watch(child)
+            self._bury(child)
+            if self._stops:
+                self._clear()
+                return EXIT_OK
+            if code == EXIT_CONFIGURATION:
+                return code
+            if not self._may_restart(child, code):
+                log.critical("the daemon failed %d times in %g s: giving up", FAILURES_MAX + 1, FAILURE_WINDOW_S)
+                return EXIT_FAILED
+
+    def _start(self) -> _Child:
+        """Fork and exec a daemon that inherits everything."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        table = os.memfd_create("breakerd-table", 0)
+        inheritance = Inheritance(
+            listener=self._listener.fileno(),
+            bell=self._bell,
+            channel=theirs.fileno(),
+            pulse=self._pulse_fd,
+            lock=self._lock.fd,
+            nursery=os.getpid(),
+            config=self._places.config or "",
+            runtime=self._places.runtime,
+            state=self._places.state,
+            fresh=self._failed_starts >= FRESH_AFTER,
+            held=tuple(self._held.values()),
+        )
+        os.write(table, inheritance.to_json())
+        self._pulse[0] = time.monotonic_ns()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "supervisor.daemon", str(table)],
+            pass_fds=(*inheritance.numbers(), table),
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+        )
+        os.close(table)
+        theirs.close()
+        # The hook kills the first daemon only: the next one must show that nothing was lost.
+        self._environment.pop(CRASH_VARIABLE, None)
+        pidfd = os.pidfd_open(process.pid)
+        self._lock.daemon_started(process.pid)
+        return _Child(process, pidfd, ours)
+
+    def _watch(self, child: _Child) -> int:
+        """Serve the channel and the signals until the daemon is dead; its exit code (negative: signal)."""
+        poll = select.poll()
+        poll.register(child.channel, select.POLLIN)
+        poll.register(child.pidfd, select.POLLIN)
+        poll.register(self._signals, select.POLLIN)
+        asked_at = 0.0
+        while True:
+            ready = {number for number, _ in poll.poll(1000.0 * (0.05 if child.asked else LOOK_S))}
+            if self._signals.fileno() in ready:
+                self._take_signals()
+            if child.channel.fileno() in ready and not self._serve(child):
+                poll.unregister(child.channel)
+            if child.pidfd in ready:
+                return child.process.wait()
+            now = time.monotonic()
+            if self._stops and not child.asked:
+                child.asked, asked_at = True, now
+                child.process.terminate()
+            if self._stops > 1 or (child.asked and now - asked_at > STOP_S):
+                child.process.kill()
+            age_s = now - self._pulse[0] / 1e9
+            if age_s > HUNG_S:
+                log.error("the daemon (pid %d) gave no sign for %.1f s: killing it", child.process.pid, age_s)
+                child.process.kill()
+
+    def _serve(self, child: _Child) -> bool:
+        """Take what the daemon sent; False = its end is closed."""
+        while (got := descriptors.receive(child.channel)) is not None:
+            data, numbers = got
+            if not data:
+                return False
+            self._take(child, data, numbers)
+        return True
+
+    def _take(self, child: _Child, data: bytes, numbers: list[int]) -> None:
+        """One message of the daemon."""
+        kind, nonce = data[:1], data[1:17].hex()
+        if kind == descriptors.DEPOSIT:
+            # A truncated deposit is not kept: the worker holds its own descriptors still.
+            if len(numbers) == 2 and nonce not in self._held and len(self._held) < HELD_MAX:
+                self._held[nonce] = Held(nonce, numbers[0], numbers[1], _object(data[17:]))
+            else:
+                descriptors.close_all(numbers)
+        elif kind == descriptors.DROP:
+            held = self._held.pop(nonce, None)
+            if held:
+                descriptors.close_all([held.memory, held.pidfd])
+            descriptors.send(child.channel, descriptors.DROPPED + data[1:17])
+        elif kind == descriptors.READY:
+            child.ready = True
+            self._failed_starts = 0
+
+    def _bury(self, child: _Child) -> None:
+        """After the reap nobody can send any more: take every deposit that is still in the queue."""
+        self._serve(child)
+        child.channel.close()
+        os.close(child.pidfd)
+
+    def _may_restart(self, child: _Child, code: int) -> bool:
+        """Count failures. A ready daemon that was killed from outside is no failure, it is restarted at once."""
+        log.warning("the daemon (pid %d) ended: %s", child.process.pid, _how(code))
+        if child.ready and code in (0, -signal.SIGKILL):
+            return True
+        now = time.monotonic()
+        self._failed_starts += 0 if child.ready else 1
+        self._failures.append(now)
+        while now - self._failures[0] > FAILURE_WINDOW_S:
+            self._failures.popleft()
+        if len(self._failures) > FAILURES_MAX:
+            return False
+        self._pause(min(PAUSE_MAX_S, 0.05 * 2 ** len(self._failures)))
+        return True
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, but not longer than until a signal comes."""
+        poll = select.poll()
+        poll.register(self._signals, select.POLLIN)
+        if poll.poll(1000.0 * seconds):
+            self._take_signals()
+
+    def _take_signals(self) -> None:
+        """Count the requests to stop; reap whatever else has become this process's child."""
+        try:
+            numbers = self._signals.recv(64)
+        except BlockingIOError:
+            return
+        self._stops += sum(number in (signal.SIGTERM, signal.SIGINT) for number in numbers)
+
+    def _clear(self) -> None:
+        """Leave no socket behind that nobody listens on."""
+        try:
+            os.unlink(self._places.socket)
+        except OSError as error:
+            log.warning("cannot remove %s: %s", self._places.socket, error.strerror)
+
+
+def _listen_to_signals() -> socket.socket:
+    """Signals become bytes on this socket; their handlers do nothing at all."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    signal.set_wakeup_fd(theirs.detach(), warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _noted)
+    return ours
+
+
+def _noted(_number: int, _frame: object) -> None:
+    """The wake-up descriptor has the signal's number already."""
+
+
+def _raise_descriptor_limit() -> None:
+    """Each worker costs two descriptors: use what the hard limit allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    """What the daemon wrote about a worker; empty if it was cut off."""
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _how(code: int) -> str:
+    """An exit code in words."""
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
