@@ -86,6 +86,29 @@ class Verb(enum.StrEnum):
     ENABLE = "enable"
 
 
+def _between(key: str, value: Any, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise SettingsError(key, f"must be a number, got {value!r}")
+    if not low <= value <= high:
+        raise SettingsError(key, f"must be {low:g} to {high:g}, got {value!r}")
+
+
+def _whole(key: str, value: Any, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise SettingsError(key, f"must be a whole number, got {value!r}")
+    if value < low:
+        raise SettingsError(key, f"must be >= {low}, got {value}")
+    if value > high:
+        raise SettingsError(key, f"must be <= {high}, got {value}")
+
+
+def _share(key: str, value: Any) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value <= 1.0:
+        raise SettingsError(key, f"must be above 0 and at most 1, got {value!r}")
+
+
 @dataclass(frozen=True, slots=True)
 class TimeWindow:
     """Outcomes of the last `seconds` (1 to 3,600 s)."""
@@ -212,26 +235,3 @@ def check_name(name: str, what: str = "name") -> str:
     if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
         raise SettingsError(what, f"must be 1 to 128 of [A-Za-z0-9_.:-], got {name!r}")
     return name
-
-
-def _between(key: str, value: Any, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise SettingsError(key, f"must be a number, got {value!r}")
-    if not low <= value <= high:
-        raise SettingsError(key, f"must be {low:g} to {high:g}, got {value!r}")
-
-
-def _whole(key: str, value: Any, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise SettingsError(key, f"must be a whole number, got {value!r}")
-    if value < low:
-        raise SettingsError(key, f"must be >= {low}, got {value}")
-    if value > high:
-        raise SettingsError(key, f"must be <= {high}, got {value}")
-
-
-def _share(key: str, value: Any) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value <= 1.0:
-        raise SettingsError(key, f"must be above 0 and at most 1, got {value!r}")
