@@ -1,0 +1,327 @@
+"""The configuration file: TOML in, frozen settings out, every mistake in it named by its path.
+
+Checked as a whole, before anything starts; nothing of a file with a mistake is ever used.
+Neighbours: `main` loads it for the daemon, `ctl.config` checks it, `example` prints it with every key.
+Knows no breaker at work and no default of a breaker: `ipc.vocabulary.BreakerSettings` has those.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+from ipc.errors import SettingsError
+from ipc.layout import BLOCK, DEFAULT_SLOTS, MAX_SLOTS
+from ipc.vocabulary import BreakerSettings, check_name
+from supervisor.errors import ConfigurationError
+
+OFF: Final = "off"
+"""What a breaker's rule is set to in the file to turn it off: TOML has no null."""
+FILE_MAX: Final = 1 << 20
+"""Bytes of a configuration file."""
+LEVELS: Final = ("debug", "info", "warning", "error")
+_COMMANDER: Final = re.compile(r"(user|group):[^\s:]+")
+_PLACE: Final = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerTable:
+    """One `[breakers.NAME]`: it decides alone, whatever the workers declare."""
+
+    name: str
+    """`database` (in every namespace) or `shop/database` (in one)."""
+    settings: BreakerSettings
+    critical: bool = False
+    """Whether `supervisorctl health` fails, instead of warning, while this breaker is OPEN."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceTable:
+    """One `[namespaces.NAME]`."""
+
+    name: str
+    users: tuple[str, ...] = ()
+    """Users whose workers may join this namespace, besides the user of the same name."""
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorSettings:
+    """The whole configuration. `SECTIONS` says which field stands in which table of the file."""
+
+    commanders: tuple[str, ...] = ()
+    """Who may command besides root and the supervisor's own user: "user:NAME" or "group:NAME"."""
+    connections_max: int = 4096
+    """Connections that have said hello or asked something, in total (16 to 65,536)."""
+    per_uid_max: int = 2048
+    """Of these, connections of one user (1 to 65,536)."""
+    unsaid_max: int = 256
+    """Connections that have said nothing yet; one more and the oldest is dropped (16 to 65,536)."""
+    hello_within_s: float = 2.0
+    """Seconds in which a new connection must have said what it wants (0.1 to 60)."""
+    ring_slots: int = DEFAULT_SLOTS
+    """Outcomes that a worker's queue holds, a power of two (512 to 1,048,576)."""
+    tick_s: float = 0.02
+    """Seconds after which every queue is looked at, rung or not (0.001 to 0.1)."""
+    disk_interval_s: float = 1.0
+    """Seconds between copies of the state to disk, made when it has changed (0.1 to 3,600)."""
+    log_level: str = "info"
+    """What is logged: "debug", "info", "warning" or "error"."""
+    breakers: tuple[BreakerTable, ...] = ()
+    """Sorted by name."""
+    namespaces: tuple[NamespaceTable, ...] = ()
+    """Sorted by name."""
+    file: str = field(default="", compare=False)
+    """Where this was read; empty = the defaults."""
+
+    def configured(self) -> tuple[tuple[str, str, bool], ...]:
+        """The breakers as the message `Configured` carries them: (name, settings as JSON, critical)."""
+        return tuple(
+            (table.name, json.dumps(table.settings.to_json()), table.critical) for table in self.breakers
+        )
+
+    def users_of(self, namespace: str) -> tuple[str, ...]:
+        """The users who may join `namespace` besides the user of that name."""
+        return next((table.users for table in self.namespaces if table.name == namespace), ())
+
+    def to_json(self) -> dict[str, Any]:
+        """The configuration as JSON values, table by table as in the file."""
+        plain: dict[str, Any] = {
+            section: {key: _plain(getattr(self, key)) for key in keys} for section, keys in SECTIONS.items()
+        }
+        plain["breakers"] = {
+            table.name: {**table.settings.to_json(), "critical": table.critical} for table in self.breakers
+        }
+        plain["namespaces"] = {table.name: {"users": list(table.users)} for table in self.namespaces}
+        return plain
+
+
+SECTIONS: Final[dict[str, tuple[str, ...]]] = {
+    "control": ("commanders", "connections_max", "per_uid_max", "unsaid_max", "hello_within_s"),
+    "supervisor": ("ring_slots", "tick_s", "disk_interval_s", "log_level"),
+}
+BREAKER_KEYS: Final = tuple(item.name for item in fields(BreakerSettings))
+NULLABLE: Final = frozenset(item.name for item in fields(BreakerSettings) if "None" in str(item.type))
+"""Keys of a breaker that may be "off"."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """What a number may be."""
+
+    low: float
+    high: float
+    whole: bool = False
+    power_of_two: bool = False
+
+    def problem(self, value: Any) -> str:
+        """What is wrong with `value`, as the end of a sentence; empty = nothing."""
+        kind = int if self.whole else int | float
+        if isinstance(value, bool) or not isinstance(value, kind):
+            return f"must be a {'whole ' if self.whole else ''}number, got {_shown(value)}"
+        if not value >= self.low:
+            return f"must be >= {self.low:g}, got {value}"
+        if not value <= self.high:
+            return f"must be <= {self.high:.10g}, got {value}"
+        if self.power_of_two and value & (value - 1):
+            return f"must be a power of two, got {value}"
+        return ""
+
+
+_BOUNDS: Final = {
+    "connections_max": _Bound(16, 65_536, whole=True),
+    "per_uid_max": _Bound(1, 65_536, whole=True),
+    "unsaid_max": _Bound(16, 65_536, whole=True),
+    "hello_within_s": _Bound(0.1, 60.0),
+    "ring_slots": _Bound(2 * BLOCK, MAX_SLOTS, whole=True, power_of_two=True),
+    "tick_s": _Bound(0.001, 0.1),
+    "disk_interval_s": _Bound(0.1, 3600.0),
+}
+
+
+def load(path: str | None) -> SupervisorSettings:
+    """The settings of the file; None = the defaults. Raises ConfigurationError with every mistake."""
+    if path is None:
+        return SupervisorSettings()
+    try:
+        with open(path, "rb") as file:
+            data = file.read(FILE_MAX + 1)
+    except OSError as error:
+        raise ConfigurationError((f"{path}: cannot be read: {error.strerror}",)) from error
+    if len(data) > FILE_MAX:
+        raise ConfigurationError((f"{path}: larger than {FILE_MAX} bytes",))
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError((f"{path}: line {line}: not UTF-8",)) from None
+    return parse(text, path)
+
+
+def parse(text: str, name: str) -> SupervisorSettings:
+    """The settings in `text`, which came from `name`. Raises ConfigurationError with every mistake."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError((f"{name}: {_placed(str(error), text)}",)) from None
+    except RecursionError:
+        raise ConfigurationError((f"{name}: nested too deeply",)) from None
+    reader = _Reader()
+    settings = reader.settings(tables, os.path.abspath(name))
+    if reader.errors:
+        raise ConfigurationError(tuple(f"{name}: {error}" for error in reader.errors))
+    return settings
+
+
+class _Reader:
+    """One pass over the tables that goes on after a mistake; `errors` has them in the file's order."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+
+    def settings(self, tables: dict[str, Any], file: str) -> SupervisorSettings:
+        """The settings, to be used only if no error was found."""
+        known = (*SECTIONS, "breakers", "namespaces")
+        values: dict[str, Any] = {}
+        for section, content in tables.items():
+            if section not in known:
+                self._wrong(section, f"unknown; known are {', '.join(known)}")
+            elif not isinstance(content, dict):
+                self._wrong(section, f"must be a table, as in [{section}], got {_shown(content)}")
+            elif section == "breakers":
+                found = [self._breaker(name, table) for name, table in content.items()]
+                values[section] = tuple(sorted(filter(None, found), key=lambda table: table.name))
+            elif section == "namespaces":
+                joined = [self._namespace(name, table) for name, table in content.items()]
+                values[section] = tuple(sorted(filter(None, joined), key=lambda table: table.name))
+            else:
+                values.update(self._section(section, content))
+        return SupervisorSettings(file=file, **values)
+
+    def _wrong(self, path: str, text: str) -> None:
+        self.errors.append(f"{path}: {text}")
+
+    def _section(self, section: str, content: dict[str, Any]) -> dict[str, Any]:
+        values = {}
+        for key, value in content.items():
+            path = f"{section}.{_key(key)}"
+            if key not in SECTIONS[section]:
+                self._wrong(path, f"unknown key; known are {', '.join(SECTIONS[section])}")
+            elif key == "commanders":
+                values[key] = self._names(path, value, _COMMANDER, 'like "user:deploy" or "group:ops"')
+            elif key == "log_level":
+                if value not in LEVELS:
+                    self._wrong(path, f"must be one of {', '.join(LEVELS)}, got {_shown(value)}")
+                values[key] = value
+            else:
+                if problem := _BOUNDS[key].problem(value):
+                    self._wrong(path, problem)
+                values[key] = value
+        return values
+
+    def _names(self, path: str, value: Any, pattern: re.Pattern[str], like: str) -> tuple[str, ...]:
+        if not isinstance(value, list):
+            self._wrong(path, f"must be a list, got {_shown(value)}")
+            return ()
+        for number, item in enumerate(value):
+            if not isinstance(item, str) or not pattern.fullmatch(item):
+                self._wrong(f"{path}[{number}]", f"must be {like}, got {_shown(item)}")
+        return tuple(value)
+
+    def _namespace(self, name: str, table: Any) -> NamespaceTable | None:
+        path = f"namespaces.{_key(name)}"
+        try:
+            check_name(name, path)
+        except SettingsError as error:
+            self._wrong(path, error.text)
+        if not isinstance(table, dict):
+            self._wrong(path, f"must be a table, as in [{path}], got {_shown(table)}")
+            return None
+        for key in table:
+            if key != "users":
+                self._wrong(f"{path}.{_key(key)}", "unknown key; known is users")
+        users = self._names(f"{path}.users", table.get("users", []), re.compile(r"[^\s:]+"), "a user's name")
+        return NamespaceTable(name, users)
+
+    def _breaker(self, name: str, table: Any) -> BreakerTable | None:
+        path = f"breakers.{_key(name)}"
+        parts = name.split("/")
+        try:
+            if len(parts) > 2:
+                raise SettingsError(path, f"must be NAME or NAMESPACE/NAME, got {_shown(name)}")
+            for part in parts:
+                check_name(part, path)
+        except SettingsError as error:
+            self._wrong(path, error.text)
+        if not isinstance(table, dict):
+            self._wrong(path, f"must be a table, as in [{path}], got {_shown(table)}")
+            return None
+        critical = table.get("critical", False)
+        if not isinstance(critical, bool):
+            self._wrong(f"{path}.critical", f"must be true or false, got {_shown(critical)}")
+        given = {}
+        for key, value in table.items():
+            if key in BREAKER_KEYS:
+                given[key] = None if value == OFF and key in NULLABLE else value
+            elif key != "critical":
+                text = f"unknown key; known are {', '.join(BREAKER_KEYS)}, critical"
+                if isinstance(value, dict):
+                    text = f'unknown key; a name with a dot needs quotes: [breakers."{name}.{key}"]'
+                self._wrong(f"{path}.{_key(key)}", text)
+        return self._checked(path, name, given, critical is True)
+
+    def _checked(self, path: str, name: str, given: dict[str, Any], critical: bool) -> BreakerTable | None:
+        """Each key alone, so that every mistake is found; then all together."""
+        before = len(self.errors)
+        for key, value in given.items():
+            # What slow is may be said or be wrong elsewhere: here only the rate itself is looked at.
+            beside = {"slow_call_s": 1.0} if key == "slow_call_rate" else {}
+            try:
+                BreakerSettings.from_json({key: value, **beside})
+            except SettingsError as error:
+                self._wrong(f"{path}.{error.key}", error.text)
+        if len(self.errors) > before:
+            return None
+        try:
+            settings = BreakerSettings.from_json(given)
+        except SettingsError as error:
+            self._wrong(f"{path}.{error.key}", error.text)
+            return None
+        most = given.get("recovery_timeout_max")
+        if most is not None and most < settings.recovery_timeout:
+            self._wrong(
+                f"{path}.recovery_timeout_max",
+                f"must be >= recovery_timeout, which is {settings.recovery_timeout:g}, got {most}",
+            )
+        return BreakerTable(name, settings, critical)
+
+
+def _placed(text: str, source: str) -> str:
+    """A syntax error with its line and column in front."""
+    found = _PLACE.search(text)
+    if found is None:
+        return text
+    end = source.rstrip("\n")
+    line, column = found.groups()
+    if line is None:
+        line, column = str(end.count("\n") + 1), str(len(end) - end.rfind("\n"))
+    return f"line {line}, column {column}: {text[: found.start()]}"
+
+
+def _key(key: str) -> str:
+    """A key as it would stand in the file."""
+    return key if _BARE.fullmatch(key) else f'"{key}"'
+
+
+def _shown(value: Any) -> str:
+    """A value as it is named in an error: short."""
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
