@@ -133,7 +133,7 @@ def _reset(running: Supervisor) -> None:
     deadline = time.monotonic() + LIMIT_S
     while True:
         try:
-            running.ask("command", breaker="spread", verb="reset", reason="next outage")
+            running.ask("command", breaker="spread", action="reset", reason="next outage")
             break
         except ControlError:
             if time.monotonic() > deadline:
@@ -149,7 +149,8 @@ def series(trials: int, busy: int) -> tuple[list[float], list[float], int]:
     board = Board()
     with supervisor() as running:
         pids = [forked(burn) for _ in range(busy)]
-        pids += [forked(partial(work, board, number, running.socket, number == 0)) for number in range(WORKERS)]
+        works = [partial(work, board, number, running.socket, number == 0) for number in range(WORKERS)]
+        pids += [forked(each) for each in works]
         try:
             time.sleep(SETTLE_S)
             for _ in range(trials):
