@@ -1,0 +1,1 @@
+"""What application code and managed workers use. Imports `ipc`, never `supervisor`."""
