@@ -1,1 +1,1 @@
-"""Faults injected into real processes, judged from outside."""
+"""Faults injected into real processes, by the ids of the fault catalogue."""
