@@ -1,0 +1,158 @@
+"""One breaker of this host: its state machine, its counts, who declared it and where it is shown.
+
+Settings come from the configuration file, else from the declarations of attached workers: the first
+one stays in force until the last worker that declares it has left. Neighbours: `ipc.breaker` decides,
+`metrics` counts, `engine` calls. Knows no message and no segment.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ipc.breaker import Breaker
+from ipc.errors import SettingsError
+from ipc.vocabulary import BreakerSettings, BreakerState
+from supervisor.metrics import BreakerMetrics
+
+GOLDEN: Final = 0.6180339887498949
+"""Spreads one drawn chance over breakers that open in the same moment."""
+
+
+@functools.lru_cache(maxsize=1024)
+def read_settings(text: str) -> BreakerSettings:
+    """Settings from a worker's or the configuration's JSON. Raises SettingsError, whatever the text is."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        raise SettingsError("settings", "are not JSON") from None
+    if not isinstance(values, dict):
+        raise SettingsError("settings", "must be a JSON object")
+    return BreakerSettings.from_json(values)
+
+
+@dataclass(slots=True, eq=False)
+class HostBreaker:
+    """A breaker under its full name; made at its first declaration, never forgotten while counts matter."""
+
+    number: int
+    """Its place in the engine's list: breakers are numbered in the order of their first declaration."""
+    namespace: str
+    short: str
+    breaker: Breaker
+    metrics: BreakerMetrics = field(default_factory=BreakerMetrics)
+    declared: dict[str, BreakerSettings] = field(default_factory=dict)
+    """By worker, in the order of declaration."""
+    shown: dict[tuple[str, int], int] = field(default_factory=dict)
+    """The board word last published, by worker and row. Only the engine's publications write boards."""
+    configured: BreakerSettings | None = None
+    critical: bool = False
+    conflicting: int = 0
+    """Workers whose declaration differs from the settings in force, as last told in an event."""
+
+    @property
+    def name(self) -> str:
+        """The full name, `namespace/name`."""
+        return f"{self.namespace}/{self.short}"
+
+    @property
+    def calm(self) -> bool:
+        """True if its board words depend on nothing but its transitions."""
+        return self.breaker.state_of() is not BreakerState.HALF_OPEN and not self.breaker.isolated
+
+    def chance(self, drawn: float) -> float:
+        """This breaker's own chance in [0, 1), from the one that was drawn for the message."""
+        return (drawn + self.number * GOLDEN) % 1.0
+
+    @property
+    def state(self) -> BreakerState:
+        """What it is for the whole host."""
+        return self.breaker.state_of()
+
+    def retry_after_s(self, worker: str, now: float) -> float:
+        """Seconds until this worker should ask again; 0.0 = at once, or not foreseeable."""
+        circuit = self.breaker.isolated.get(worker)
+        until = self.breaker.until if circuit is None else circuit.until
+        return 0.0 if math.isinf(until) else max(0.0, until - now)
+
+    def hide(self, worker: str, rows: Iterable[int]) -> None:
+        """The worker is gone: forget its rows and its declaration."""
+        for row in rows:
+            self.shown.pop((worker, row), None)
+        self.declared.pop(worker, None)
+
+    def changed_words(self) -> Iterator[tuple[str, int, int]]:
+        """(worker, row, word) of each row whose word is not the published one; it is from now on."""
+        word_of = self.breaker.word
+        for (worker, row), published in self.shown.items():
+            word = word_of(worker)
+            if word != published:
+                self.shown[worker, row] = word
+                yield worker, row, word
+
+    def refresh(self) -> None:
+        """Take the present words as the published ones, as every turn of the engine leaves them."""
+        for worker, row in self.shown:
+            self.shown[worker, row] = self.breaker.word(worker)
+
+    def wanted(self) -> BreakerSettings:
+        """The settings that should be in force now."""
+        if self.configured is not None:
+            return self.configured
+        current = self.breaker.settings
+        declared = self.declared.values()
+        return current if not declared or current in declared else next(iter(declared))
+
+    def conflicts(self) -> dict[BreakerSettings, list[str]]:
+        """Declared settings that are not in force, with the workers that declare them."""
+        current = self.breaker.settings
+        found: dict[BreakerSettings, list[str]] = {}
+        for worker, settings in self.declared.items():
+            if settings != current:
+                found.setdefault(settings, []).append(worker)
+        return found
+
+    def shift(self, delta_s: float) -> None:
+        """Move every time by `delta_s`: the clock began anew."""
+        self.breaker.shift(delta_s)
+        self.refresh()
+        self.metrics.shift(delta_s)
+
+    def to_plain(self) -> list[Any]:
+        """The breaker as JSON values; the words shown are not kept, they follow from its state."""
+        return [
+            self.namespace,
+            self.short,
+            self.breaker.settings.to_json(),
+            self.breaker.to_plain(),
+            self.metrics.to_plain(),
+            [[worker, settings.to_json()] for worker, settings in self.declared.items()],
+            None if self.configured is None else self.configured.to_json(),
+            self.critical,
+            self.conflicting,
+            [[worker, row] for worker, row in self.shown],
+        ]
+
+    @classmethod
+    def from_plain(cls, number: int, plain: list[Any]) -> HostBreaker:
+        """The breaker that `to_plain` wrote."""
+        namespace, short, settings, breaker, metrics, declared, configured, *rest = plain
+        critical, conflicting, shown = rest
+        restored = cls(
+            number,
+            namespace,
+            short,
+            Breaker.from_plain(BreakerSettings.from_json(settings), breaker),
+            BreakerMetrics.from_plain(metrics),
+            {worker: BreakerSettings.from_json(values) for worker, values in declared},
+            {(worker, row): 0 for worker, row in shown},  # noqa: C420 (the keys are lists in JSON)
+            None if configured is None else BreakerSettings.from_json(configured),
+            critical,
+            conflicting,
+        )
+        restored.refresh()
+        return restored
