@@ -137,7 +137,7 @@ class Stage:
         try:
             self._fault.check(seat.actor.name, seat.received)
             seat.actor.receive(message)
-        except Exception as error:  # the boundary of an actor: whatever it is, it stays inside
+        except Exception as error:  # noqa: BLE001 (the boundary of an actor: whatever it is, it stays inside)
             self._failed(seat, error)
 
     def _failed(self, seat: _Seat, error: Exception) -> None:
@@ -148,10 +148,13 @@ class Stage:
         while seat.failures and now - seat.failures[0] > rules.window_s:
             seat.failures.popleft()
         if len(seat.failures) > rules.restarts_max:
-            self._give_up(ActorFailed(f"actor {name} failed {len(seat.failures)} times in {rules.window_s:g} s"))
+            last = f"{type(error).__name__}: {error}"
+            self._give_up(
+                ActorFailed(name, f"{len(seat.failures)} times in {rules.window_s:g} s, last {last}")
+            )
             return
         seat.restarts += 1
         try:
             seat.actor.restart()
-        except Exception as worse:  # as above; an actor that cannot even restart has failed again
+        except Exception as worse:  # noqa: BLE001 (as above: not even able to restart is one more failure)
             self._failed(seat, worse)

@@ -66,7 +66,7 @@ class Lock:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 try:
-                    _wait(path, fd, time.monotonic() - began)
+                    _wait(fd, time.monotonic() - began)
                 except AlreadyRunning:
                     os.close(fd)
                     raise
@@ -87,7 +87,7 @@ class Lock:
         self.write(Holders(me, identity(me), pid, identity(pid)))
 
 
-def _wait(path: str, fd: int, waited_s: float) -> None:
+def _wait(fd: int, waited_s: float) -> None:
     """Between two tries for the lock. Raises AlreadyRunning if waiting longer is of no use."""
     holders = read(fd)
     if holders.nursery_lives():

@@ -95,7 +95,7 @@ class Nursery:
             if code == EXIT_CONFIGURATION:
                 return code
             if not self._may_restart(child, code):
-                log.critical("the daemon failed %d times in %g s: giving up", FAILURES_MAX + 1, FAILURE_WINDOW_S)
+                log.critical("the daemon failed more than %d times in %g s", FAILURES_MAX, FAILURE_WINDOW_S)
                 return EXIT_FAILED
 
     def _start(self) -> _Child:
@@ -192,7 +192,7 @@ class Nursery:
         os.close(child.pidfd)
 
     def _may_restart(self, child: _Child, code: int) -> bool:
-        """Count failures. A ready daemon that was killed from outside is no failure, it is restarted at once."""
+        """Count failures. A daemon that served and was killed from outside is none: it is back at once."""
         log.warning("the daemon (pid %d) ended: %s", child.process.pid, _how(code))
         if child.ready and code in (0, -signal.SIGKILL):
             return True

@@ -1,0 +1,152 @@
+"""The attached workers as the daemon holds them: segment, pidfd, and the way effects reach them.
+
+The supervisor's words of a segment are written here and in `intake`, by the daemon's one thread; the
+worker writes its own and dies when it likes. Its pidfd becomes readable then, once, and the last drain
+begins; the nursery drops its copies only after the counts are folded and committed.
+Neighbours: `hello` (who comes), `intake` (reads the rings), `mind` (whose outlet this is), `nursery`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ipc import layout as at
+from ipc.errors import SegmentError
+from ipc.segment import Segment
+from supervisor import descriptors
+from supervisor.connections import Watcher
+from supervisor.descriptors import Held
+from supervisor.engine import Engine
+from supervisor.intake import Intake
+from supervisor.messages import Effect, Happened, Publish, Retire
+from supervisor.steps import Step
+
+log = logging.getLogger("breakerd.events")
+
+LEVELS: Final = {"supervisor": logging.WARNING, "breaker": logging.WARNING, "command": logging.WARNING}
+"""How an event of each kind is logged; others are information."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """One worker process that may be alive."""
+
+    held: Held
+    segment: Segment
+
+
+class Attachments:
+    """Owns segments and pidfds of all workers; carries out the engine's effects on them."""
+
+    def __init__(
+        self,
+        loop: Watcher,
+        intake: Intake,
+        channel: socket.socket,
+        died: Callable[[str], object],
+        step: Step,
+    ) -> None:
+        self._loop = loop
+        self._intake = intake
+        self._channel = channel
+        self._died = died
+        self._step = step
+        self._live: dict[str, Attached] = {}
+        self._absent: dict[str, int] = {}
+        """Workers of the checkpoint without a segment: their pidfds, until they come back or die."""
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __contains__(self, worker: str) -> bool:
+        return worker in self._live
+
+    def get(self, worker: str) -> Attached | None:
+        """The worker with this nonce, if its segment is here."""
+        return self._live.get(worker)
+
+    def deposit(self, held: Held) -> bool:
+        """Give copies to the nursery; True = whatever becomes of this process, they are safe."""
+        done = descriptors.deposit(self._channel, held)
+        self._step("deposited")
+        return done
+
+    def add(self, held: Held, segment: Segment, engine: Engine) -> None:
+        """Read this worker's ring from where the engine stands, show it the board, wait for its death."""
+        self._forget_absent(held.nonce)
+        self._live[held.nonce] = Attached(held, segment)
+        reading = engine.reading(held.nonce)
+        if not reading.position and not reading.holes:
+            # The checkpoint knows nothing of this ring: what was committed was counted by an earlier one.
+            reading = replace(reading, position=segment.words[at.W_COMMITTED])
+        self._intake.add(held.nonce, segment, reading)
+        segment.words[at.W_INCARNATION] = engine.incarnation
+        self._intake.publish_committed(held.nonce)
+        self._loop.add_reader(held.pidfd, self._ended, held.nonce)
+
+    def adopt(self, held: Held, boot: int, engine: Engine) -> str:
+        """At start: take over what the nursery kept. Returns what is wrong with it, or nothing."""
+        try:
+            segment = Segment.attach(held.memory, bytes.fromhex(held.nonce), boot)
+        except (SegmentError, OSError, ValueError) as error:
+            return f"segment of {held.about.get('name', held.nonce)}: {error}"
+        self.add(held, segment, engine)
+        return ""
+
+    def await_return(self, worker: str, pid: int, lost: Callable[[str], object]) -> None:
+        """A worker that lives without a segment here: it hands its own back, or dies and is told as lost."""
+        try:
+            self._absent[worker] = os.pidfd_open(pid)
+        except OSError:
+            lost(worker)
+            return
+
+        def died() -> None:
+            self._forget_absent(worker)
+            lost(worker)
+
+        self._loop.add_reader(self._absent[worker], died)
+
+    def _forget_absent(self, worker: str) -> None:
+        pidfd = self._absent.pop(worker, None)
+        if pidfd is not None:
+            self._loop.remove_reader(pidfd)
+            os.close(pidfd)
+
+    def _ended(self, worker: str) -> None:
+        """The pidfd stays readable for ever: it is told once."""
+        attached = self._live[worker]
+        self._loop.remove_reader(attached.held.pidfd)
+        self._died(worker)
+
+    def deliver(self, effects: list[Effect]) -> None:
+        """Carry out what was committed."""
+        for effect in effects:
+            if isinstance(effect, Publish):
+                attached = self._live.get(effect.worker)
+                if attached is not None:
+                    attached.segment.words[at.W_BOARD + effect.row] = effect.word
+            elif isinstance(effect, Happened):
+                log.log(LEVELS.get(effect.kind, logging.INFO), "%s", effect.text)
+            elif isinstance(effect, Retire):
+                self._retire(effect.worker)
+
+    def _retire(self, worker: str) -> None:
+        """The counts are folded: forget the segment here, then ask the nursery to close its copies."""
+        attached = self._live.pop(worker, None)
+        if attached is not None:
+            self._intake.remove(worker)
+            self._loop.remove_reader(attached.held.pidfd)
+            os.close(attached.held.pidfd)
+            attached.segment.close_fd()
+        self.drop(worker)
+
+    def drop(self, worker: str) -> None:
+        """Ask the nursery to close its copies; a full channel is asked again at the next start."""
+        descriptors.send(self._channel, descriptors.DROP + bytes.fromhex(worker))
+        self._step("dropped")

@@ -1,0 +1,262 @@
+"""The actor that answers workers and operators: one function per verb, told apart by a table.
+
+What changes something goes to the mind and is answered after its commit; what only asks is answered at
+once from what the engine knows: no dependency is ever dialled. Asking is for whoever may open the
+socket, commanding for root, the supervisor's own user and the configured commanders.
+Neighbours: `connections` (bytes), `hello` (joining), `views` (answers), `mind` (changes).
+"""
+
+from __future__ import annotations
+
+import grp
+import logging
+import math
+import os
+import pwd
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ipc.vocabulary import MANUAL_DEFAULT_S, Verb
+from supervisor import views
+from supervisor.actor import Stage
+from supervisor.connections import Connections, Peer, Request
+from supervisor.errors import BreakerNotFound
+from supervisor.hello import Greeter, HelloRefused, Joining, Welcome, user_name
+from supervisor.messages import Command, Message, PermitAsked, PermitReturned, Refused
+from supervisor.mind import Mind, Tell, Told
+from supervisor.settings import SupervisorSettings
+
+log = logging.getLogger("breakerd.control")
+
+SAVED_TICKETS_S: Final = 5.0
+"""A request that the mind never answered (it had to start anew) is refused after this long."""
+EVENTS_MAX: Final = 1000
+REASON_MAX: Final = 500
+SLEEP_MAX_S: Final = 10.0
+TEST_VERBS_VARIABLE: Final = "BREAKERD_TEST_VERBS"
+
+
+class RequestRefused(Exception):
+    """This request cannot be carried out; `code` is a fixed short word."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A few times a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A request whose message is with the mind."""
+
+    request: Request
+    since: float
+    joining: Joining | None = None
+    permit_row: int = -1
+
+
+class ControlServer:
+    """Owns what is being answered; `facts` tells what the engine cannot know."""
+
+    name = "control"
+
+    def __init__(
+        self,
+        mind: Mind,
+        greeter: Greeter,
+        settings: SupervisorSettings,
+        facts: Callable[[], views.Facts],
+        clock: Callable[[], float],
+    ) -> None:
+        self.stage: Stage
+        self.connections: Connections
+        self.settings = settings
+        self._mind = mind
+        self._greeter = greeter
+        self._facts = facts
+        self._clock = clock
+        self._waiting: dict[int, _Waiting] = {}
+        self._tickets = 0
+
+    def receive(self, message: Request | Told | Sweep) -> None:
+        """One message."""
+        if isinstance(message, Request):
+            self._request(message)
+        elif isinstance(message, Told):
+            self._told(message)
+        else:
+            self._sweep()
+
+    def restart(self) -> None:
+        """The requests being answered are refused; their askers ask again."""
+        for waiting in self._waiting.values():
+            self._give_up(waiting)
+        self._waiting.clear()
+
+    def _request(self, request: Request) -> None:
+        verb = request.body.get("verb")
+        handler = _VERBS.get(verb) if isinstance(verb, str) else None
+        try:
+            if handler is None:
+                raise RequestRefused("verb", f"unknown verb {verb!r:.60}")
+            value = handler(self, request)
+        except (RequestRefused, HelloRefused) as error:
+            self.connections.refuse(request.connection, request.number, error.code, str(error))
+            return
+        except BreakerNotFound as error:
+            self.connections.refuse(request.connection, request.number, error.code, str(error))
+            return
+        if value is not None:
+            self.connections.answer(request.connection, request.number, value)
+
+    # --- what changes something -------------------------------------------------------------------
+
+    def _tell(self, request: Request, message: Message, **more: Any) -> None:
+        """Give a message to the mind; the answer comes back as `Told`."""
+        self._tickets += 1
+        self._waiting[self._tickets] = _Waiting(request, self._clock(), **more)
+        if not self.stage.post("mind", Tell((message,), self.name, self._tickets)):
+            self._give_up(self._waiting.pop(self._tickets))
+
+    def _told(self, told: Told) -> None:
+        """The message is committed: now its answer may leave."""
+        waiting = self._waiting.pop(told.ticket, None)
+        if waiting is None:
+            return
+        request, answer = waiting.request, told.answer
+        if isinstance(answer, Refused):
+            if waiting.joining is not None:
+                self._greeter.given_up(waiting.joining)
+            self.connections.refuse(request.connection, request.number, answer.code, answer.text)
+        elif waiting.joining is not None:
+            self._welcome(request, self._greeter.joined(waiting.joining))
+        else:
+            value = dict(answer.value) if answer is not None else {}
+            taken = self.connections.answer(request.connection, request.number, {"schema": 1, **value})
+            if not taken and value.get("permit") is not None:
+                # Nobody holds this permit: it is free again at once.
+                returned = PermitReturned(request.body["nonce"], waiting.permit_row, value["permit"])
+                self.stage.post("mind", Tell((returned,)))
+
+    def _welcome(self, request: Request, welcome: Welcome) -> None:
+        self.connections.answer(request.connection, request.number, welcome.value, welcome.descriptors)
+
+    def _give_up(self, waiting: _Waiting) -> None:
+        if waiting.joining is not None:
+            self._greeter.given_up(waiting.joining)
+        request = waiting.request
+        text = "the supervisor could not handle this; try again"
+        self.connections.refuse(request.connection, request.number, "busy", text)
+
+    def _sweep(self) -> None:
+        """Refuse what was never answered, and drop connections past their deadlines."""
+        late = self._clock() - SAVED_TICKETS_S
+        for ticket in [number for number, waiting in self._waiting.items() if waiting.since < late]:
+            self._give_up(self._waiting.pop(ticket))
+        self.connections.sweep()
+
+    def _hello(self, request: Request) -> None:
+        greeted = self._greeter.greet(request)
+        if isinstance(greeted, Welcome):
+            self._welcome(request, greeted)
+        else:
+            self._tell(request, greeted.message, joining=greeted)
+
+    def _permit(self, request: Request) -> None:
+        nonce, row, ask = (request.body.get(key) for key in ("nonce", "row", "ask"))
+        if not isinstance(nonce, str) or not _is_number(row, 1 << 10) or not _is_number(ask, 1 << 53):
+            raise RequestRefused("bad", "a permit is asked for with nonce, row and ask")
+        if nonce not in self._mind.engine.workers:
+            raise RequestRefused("unknown", "this worker is not attached; say hello first")
+        self._tell(request, PermitAsked(nonce, row, ask), permit_row=row)
+
+    def _command(self, request: Request) -> None:
+        body = request.body
+        verb, reason = body.get("action"), body.get("reason", "")
+        if verb not in {known.value for known in Verb}:
+            raise RequestRefused("bad", f"action must be one of {', '.join(Verb)}, got {verb!r:.40}")
+        for_s = body.get("for_s", MANUAL_DEFAULT_S)
+        if for_s is not None and (not isinstance(for_s, int | float) or not 0 < for_s < math.inf):
+            raise RequestRefused(
+                "bad", f"for_s must be a number of seconds above 0 or null, got {for_s!r:.40}"
+            )
+        if not isinstance(reason, str) or not isinstance(body.get("breaker"), str):
+            raise RequestRefused("bad", "breaker and reason must be text")
+        user = user_name(request.peer.uid)
+        self._check_commander(request.peer, user, f"{verb} {body['breaker']}")
+        name = self._mind.engine.resolve(body["breaker"])
+        command = Command(name, str(verb), for_s, reason[:REASON_MAX], request.peer.uid, user)
+        self._tell(request, command)
+
+    def _check_commander(self, peer: Peer, user: str, what: str) -> None:
+        """Raises RequestRefused (`denied`), which the audit log shows, unless this user may command."""
+        if may_command(peer, user, self.settings.commanders):
+            return
+        log.warning("denied: %s asked for by uid %d (%s), pid %d", what, peer.uid, user, peer.pid)
+        text = f'user {user} may not command; add "user:{user}" to [control] commanders, or become root'
+        raise RequestRefused("denied", text)
+
+    # --- what only asks ---------------------------------------------------------------------------
+
+    def _view(self, request: Request) -> dict[str, Any]:
+        return views.answer(self._mind.engine, request.body, self._facts(), self._clock(), time.time())
+
+    def _configuration(self, _request: Request) -> dict[str, Any]:
+        return {"schema": 1, "file": self.settings.file or None, "config": self.settings.to_json()}
+
+    def _sleep(self, request: Request) -> dict[str, Any]:
+        """Test verb: stop the whole loop for a while, as a bug would."""
+        if os.environ.get(TEST_VERBS_VARIABLE) != "1":
+            raise RequestRefused("verb", "unknown verb 'sleep'")
+        time.sleep(min(SLEEP_MAX_S, float(request.body.get("seconds", 0.0))))
+        return {"schema": 1}
+
+
+def may_command(peer: Peer, user: str, commanders: tuple[str, ...]) -> bool:
+    """Root, the supervisor's own user, and whom the configuration names by user or group."""
+    if peer.uid in (0, os.getuid()) or f"user:{user}" in commanders:
+        return True
+    groups = [name.partition(":")[2] for name in commanders if name.startswith("group:")]
+    if not groups:
+        return False
+    member_of = set(os.getgrouplist(user, peer.gid)) if _exists(user) else {peer.gid}
+    return any(_gid(group) in member_of for group in groups)
+
+
+def _exists(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
+
+
+def _gid(group: str) -> int:
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        return -1
+
+
+def _is_number(value: Any, end: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < end
+
+
+_Handler = Callable[[ControlServer, Request], dict[str, Any] | None]
+_VERBS: Final[Mapping[str, _Handler]] = {
+    "hello": ControlServer._hello,
+    "permit": ControlServer._permit,
+    "command": ControlServer._command,
+    "config": ControlServer._configuration,
+    "sleep": ControlServer._sleep,
+    **dict.fromkeys(
+        ("health", "stats", "breakers", "breaker", "workers", "status", "events", "errors", "version"),
+        ControlServer._view,
+    ),
+}

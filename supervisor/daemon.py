@@ -1,0 +1,239 @@
+"""The daemon: one event loop that feeds the actors. Deliberately dull; decides nothing.
+
+Started by the nursery by fork and exec (`python -m supervisor.daemon TABLE`), with everything that must
+outlive it as inherited descriptors. Start: read the checkpoint, take over the segments, drain once,
+publish everything, then serve. End (asked, or the nursery gone): drain, commit, copy to disk, exit 0.
+Neighbours: `nursery` (parent), `mind`, `intake_actor`, `control_server`, `disk_actor` (the actors).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import mmap
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+from ipc.segment import boot_id
+from supervisor import descriptors, settings, start, views
+from supervisor.actor import Fault, Stage
+from supervisor.attachments import Attachments
+from supervisor.connections import Connections, Limits
+from supervisor.control_server import ControlServer, Sweep
+from supervisor.descriptors import Inheritance
+from supervisor.disk_actor import CopyDue, DiskActor
+from supervisor.errors import ActorFailed, ConfigurationError
+from supervisor.hello import Greeter
+from supervisor.intake import Intake
+from supervisor.intake_actor import Died, IntakeActor, Look
+from supervisor.messages import Tick, WorkerForgotten, WorkerLeft
+from supervisor.mind import Mind, Tell
+from supervisor.steps import crash_at
+
+log = logging.getLogger("breakerd.daemon")
+
+EXIT_OK: Final = 0
+EXIT_ACTOR: Final = 70
+EXIT_CONFIGURATION: Final = 78
+HEARTBEAT_S: Final = 0.1
+SWEEP_S: Final = 0.2
+FAULT_VARIABLE: Final = "BREAKERD_RAISE_AT"
+CRASH_VARIABLE: Final = "BREAKERD_CRASH_AT"
+
+
+class Daemon:
+    """Everything of one life of the daemon, wired together."""
+
+    def __init__(self, inherited: Inheritance, loop: asyncio.AbstractEventLoop) -> None:
+        self._inherited = inherited
+        self._loop = loop
+        self._code = EXIT_OK
+        self._settings = settings.load(inherited.config or None)
+        self._boot = boot_id()
+        self._step = crash_at(os.environ.get(CRASH_VARIABLE))
+        self._channel = socket.socket(fileno=inherited.channel)
+        self._channel.setblocking(False)
+        self._pulse = memoryview(mmap.mmap(inherited.pulse, mmap.PAGESIZE)).cast("Q")
+        self._started = time.time()
+        self._stage = Stage(loop.call_soon, time.monotonic, self._give_up, fault=self._fault())
+        begun = start.begin(inherited, self._boot, self._settings, time.monotonic())
+        self._intake = Intake(begun.engine)
+        self._attachments = Attachments(
+            loop,
+            self._intake,
+            self._channel,
+            lambda worker: self._stage.post("intake", Died(worker)),
+            self._step,
+        )
+        self._mind = Mind(
+            begun.engine, begun.journal, self._attachments, time.monotonic, random.random, self._step
+        )
+        self._reader = IntakeActor(self._intake, self._mind, time.monotonic, self._step)
+        greeter = Greeter(
+            self._mind, self._attachments, self._settings, inherited.bell, self._boot, time.monotonic_ns
+        )
+        self._control = ControlServer(self._mind, greeter, self._settings, self._facts, time.monotonic)
+        self._disk = DiskActor(begun.disk, self._mind, self._in_thread, time.monotonic, self._boot)
+        for actor in (self._mind, self._reader, self._control, self._disk):
+            actor.stage = self._stage
+            self._stage.add(actor)
+        self._connections = self._control.connections = Connections(
+            socket.socket(fileno=inherited.listener),
+            loop,
+            time.monotonic,
+            lambda request: self._stage.post("control", request),
+            Limits(self._settings.unsaid_max, self._settings.connections_max, self._settings.per_uid_max),
+        )
+        self._takeover(begun)
+
+    @staticmethod
+    def _fault() -> Fault:
+        """The test hook that makes an actor raise."""
+        return Fault(os.environ.get(FAULT_VARIABLE))
+
+    def _takeover(self, begun: start.Begun) -> None:
+        """Before anybody is served: adopt what the nursery kept, drain it, publish all of it again."""
+        self._step("loaded")
+        problems = list(begun.problems)
+        for held in begun.adopted:
+            problem = self._attachments.adopt(held, self._boot, self._mind.engine)
+            if problem:
+                # One bad segment is set aside and told; it never stops the start.
+                problems.append(problem)
+        self._step("adopted")
+        self._mind.transact(begun.opening(tuple(problems)))
+        self._step("opened")
+        for worker, pid in begun.absent:
+            self._attachments.await_return(worker, pid, self._lost)
+        for worker in begun.tombs_held:
+            self._attachments.drop(worker)
+        self._intake.heartbeat(time.monotonic_ns())
+        self._attachments.deliver(list(self._mind.engine.publications()))
+        for worker in list(self._intake.sources):
+            self._intake.publish_committed(worker)
+        self._step("republished")
+
+    def _lost(self, worker: str) -> None:
+        """It died without handing its segment back."""
+        self._stage.post("mind", Tell((WorkerLeft(worker, segment_lost=True),)))
+
+    def run(self) -> int:
+        """Serve until asked to end; the exit code."""
+        loop = self._loop
+        loop.add_reader(self._inherited.bell, self._rung)
+        loop.add_reader(self._channel.fileno(), self._from_nursery)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, loop.stop)
+        self._every(self._settings.tick_s, self._tick)
+        self._every(HEARTBEAT_S, self._beat)
+        self._every(SWEEP_S, lambda: self._stage.post("control", Sweep()))
+        self._every(self._settings.disk_interval_s, lambda: self._stage.post("disk", CopyDue()))
+        self._connections.start()
+        descriptors.send(self._channel, descriptors.READY)
+        log.info("serving, pid %d, incarnation %d", os.getpid(), self._mind.engine.incarnation)
+        loop.run_forever()
+        self._end()
+        return self._code
+
+    def _every(self, seconds: float, work: Callable[[], object]) -> None:
+        """Do this work again and again; it must not wait. Late turns are not made up for."""
+
+        def again() -> None:
+            self._loop.call_later(seconds, again)
+            work()
+
+        self._loop.call_later(seconds, again)
+
+    def _rung(self) -> None:
+        """The doorbell: reset it first, drain afterwards, so that a later ring is never swallowed."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._inherited.bell)
+        self._stage.post("intake", Look())
+
+    def _tick(self) -> None:
+        """The guarantee behind the doorbell: at most one tick passes before a word is read."""
+        self._stage.post("intake", Look(tick=True))
+        if self._mind.engine.next_time() <= time.monotonic():
+            self._stage.post("mind", Tell((Tick(),)))
+
+    def _beat(self) -> None:
+        """Written by the loop that does the work, so that a stuck loop is seen as such."""
+        now = time.monotonic_ns()
+        self._pulse[0] = now
+        self._intake.heartbeat(now)
+
+    def _from_nursery(self) -> None:
+        """What the nursery sends: descriptors were closed; or nothing any more, because it died."""
+        while (got := descriptors.receive(self._channel)) is not None:
+            data, numbers = got
+            descriptors.close_all(numbers)
+            if not data:
+                log.error("the nursery is gone: writing the last checkpoint")
+                self._loop.remove_reader(self._channel.fileno())
+                self._loop.stop()
+                return
+            if data[:1] == descriptors.DROPPED:
+                self._stage.post("mind", Tell((WorkerForgotten(data[1:17].hex()),)))
+
+    def _give_up(self, failed: ActorFailed) -> None:
+        """An actor failed too often: this life ends, the nursery decides about the next."""
+        log.critical("%s: the daemon ends", failed)
+        self._code = EXIT_ACTOR
+        self._loop.stop()
+
+    def _end(self) -> None:
+        """No more requests; everything that was put is counted, committed and copied."""
+        self._connections.stop()
+        if self._code == EXIT_OK:
+            self._stage.post("intake", Look(tick=True))
+            self._stage.turn()
+            self._mind.journal.snapshot(self._mind.engine.to_plain())
+            self._disk.save_now()
+        self._connections.close()
+
+    def _in_thread(self, work: Callable[[], object], done: Callable[[], None]) -> None:
+        """For the disk: work in a thread, its end in the loop."""
+        future = self._loop.run_in_executor(None, work)
+        future.add_done_callback(lambda _: done())
+
+    def _facts(self) -> views.Facts:
+        """What the engine cannot know."""
+        return views.Facts(
+            started_at=self._started,
+            pid=os.getpid(),
+            nursery_pid=self._inherited.nursery,
+            disk_problem=self._disk.problem,
+            restarts=tuple(sorted(self._stage.restarts().items())),
+        )
+
+
+def main() -> int:
+    """The entry of the process; the argument is the number of the table's descriptor."""
+    table = int(sys.argv[1])
+    with open(table, "rb") as file:
+        file.seek(0)
+        inherited = Inheritance.from_json(file.read())
+    for number in inherited.numbers():
+        os.set_inheritable(number, False)
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    if not descriptors.die_with_parent(inherited.nursery):
+        return EXIT_OK
+    loop = asyncio.new_event_loop()
+    try:
+        return Daemon(inherited, loop).run()
+    except ConfigurationError as error:
+        log.critical("%s", error)
+        return EXIT_CONFIGURATION
+    finally:
+        loop.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""The actor that has the checkpoint copied to the state directory: once a second when it changed.
+
+The bytes are taken in the loop, written and fsynced in a thread, and the result comes back as a message:
+the loop never waits for a disk. A copy that fails is told by health and tried again with the next one.
+Neighbours: `disk` (the file), `journal` (whose bytes), `daemon` (which posts the time).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from supervisor.actor import Stage
+from supervisor.disk import DiskCopy
+from supervisor.mind import Mind
+
+log = logging.getLogger("breakerd.disk")
+
+Run = Callable[[Callable[[], object], Callable[[], None]], None]
+"""Runs the first in a thread, then the second in the loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyDue:
+    """It is time for a copy."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyDone:
+    """A copy ended, well or not."""
+
+
+class DiskActor:
+    """Owns the copy on disk; at most one write is under way."""
+
+    name = "disk"
+
+    def __init__(self, disk: DiskCopy, mind: Mind, run: Run, clock: Callable[[], float], boot: int) -> None:
+        self.stage: Stage
+        self.problem = ""
+        """Why the last copy failed; empty = it did not."""
+        self.failures = 0
+        self._disk = disk
+        self._mind = mind
+        self._run = run
+        self._clock = clock
+        self._boot = boot
+        self._busy = False
+        self._last = b""
+
+    def receive(self, message: CopyDue | CopyDone) -> None:
+        """One message."""
+        if isinstance(message, CopyDone):
+            self._busy = False
+            self._note()
+        elif not self._busy:
+            image = self._mind.journal.image()
+            if image == self._last and not self.problem:
+                return
+            self._last = image
+            self._busy = True
+            saved_at = self._clock()
+            self._run(lambda: self._disk.save(image, self._boot, saved_at), self._done)
+
+    def restart(self) -> None:
+        """The next copy is made as if it were the first."""
+        self._busy = False
+        self._last = b""
+
+    def save_now(self) -> None:
+        """At the end: copy in this thread."""
+        self._disk.save(self._mind.journal.image(), self._boot, self._clock())
+        self._note()
+
+    def _done(self) -> None:
+        self.stage.post(self.name, CopyDone())
+
+    def _note(self) -> None:
+        """Log a problem when it begins and when it ends, not each second."""
+        problem = self._disk.problem
+        if problem and not self.problem:
+            log.error("the copy in the state directory failed: %s", problem)
+        if self.problem and not problem:
+            log.warning("the copy in the state directory works again")
+        self.failures += bool(problem)
+        self.problem = problem

@@ -1,0 +1,108 @@
+"""The actor that has the rings read: one batch at a time on its way to the mind.
+
+While a batch is on its way nothing is drained, so the readers never stand further than one batch ahead
+of what is committed; when it is committed, the writers are told which slots are free again. If the mind
+had to start anew, the readers go back. A worker's death is drained to its end before it is told.
+Neighbours: `intake` (reads), `mind` (judges). Knows no socket.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from supervisor.actor import Stage
+from supervisor.intake import Intake
+from supervisor.messages import Message, WorkerLeft
+from supervisor.mind import Mind, Reseek, Tell, Told
+from supervisor.steps import Step
+
+log = logging.getLogger("breakerd.intake")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Drain what is there; `tick`: also look for holes."""
+
+    tick: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """This worker's process has ended: drain its ring for the last time."""
+
+    worker: str
+
+
+class IntakeActor:
+    """Owns the readers of all rings."""
+
+    name = "intake"
+
+    def __init__(self, intake: Intake, mind: Mind, clock: Callable[[], float], step: Step) -> None:
+        self.intake = intake
+        self.stage: Stage
+        self._mind = mind
+        self._clock = clock
+        self._step = step
+        self._dead: deque[str] = deque()
+        self._on_its_way: tuple[str, ...] | None = None
+        """Workers whose words are in the batch that the mind has now."""
+        self._look_again = False
+
+    @property
+    def idle(self) -> bool:
+        """True if nothing is on its way to the mind."""
+        return self._on_its_way is None
+
+    def receive(self, message: Look | Died | Told | Reseek) -> None:
+        """One message."""
+        if isinstance(message, Died):
+            self._dead.append(message.worker)
+        elif isinstance(message, Told):
+            self._committed()
+        elif isinstance(message, Reseek):
+            self._reseek()
+        elif message.tick and self.idle:
+            self.intake.look_for_holes(self._clock())
+        if not self.idle:
+            self._look_again = True
+            return
+        self._look_again = False
+        self._drain()
+
+    def restart(self) -> None:
+        """Go back to what the engine knows: words that were read and not told are read again."""
+        self._reseek()
+
+    def _drain(self) -> None:
+        """The next dead worker, else every ring with new words."""
+        now = self._clock()
+        if self._dead:
+            worker = self._dead.popleft()
+            messages, batch = self.intake.drain_dead(worker, now)
+            last: tuple[Message, ...] = (WorkerLeft(worker),)
+        else:
+            messages, batch = self.intake.drain(now)
+            last = ()
+        if not messages and batch is None and not last:
+            return
+        self._step("drained")
+        taken = tuple(one.worker for one in batch.taken) if batch else ()
+        middle: tuple[Message, ...] = (batch,) if batch else ()
+        self._on_its_way = taken
+        self.stage.post("mind", Tell((*messages, *middle, *last), self.name))
+
+    def _committed(self) -> None:
+        """What was on its way is safe: its slots may be written again."""
+        for worker in self._on_its_way or ():
+            self.intake.publish_committed(worker)
+        self._on_its_way = None
+
+    def _reseek(self) -> None:
+        """Every reader back to where the engine stands."""
+        self._on_its_way = None
+        for worker in list(self.intake.sources):
+            self.intake.seek(worker, self._mind.engine.reading(worker))

@@ -1,0 +1,96 @@
+"""The command `breakerd`: run the supervisor in the foreground, or the demo.
+
+Neighbours: `nursery` (which it becomes), `settings` (checked before anything starts), `workers.demo`,
+which it executes as a program of its own, since supervisor and workers never import each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from importlib import metadata
+from typing import Final
+
+from supervisor import settings
+from supervisor.errors import AlreadyRunning, ConfigurationError
+from supervisor.nursery import EXIT_CONFIGURATION, Nursery
+from supervisor.places import Places, places
+
+EXIT_ALREADY_RUNNING: Final = 100
+RUNTIME_MODE: Final = 0o750
+STATE_MODE: Final = 0o700
+CLASH: Final = (
+    "the distribution `supervisor` (PyPI's process manager) is installed in this environment: it has an "
+    "import package `supervisor` and a command `supervisorctl` too. Install breakerd into a virtual "
+    "environment of its own; its control command is also there as `breakerctl`, which never collides."
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `breakerd`; exit codes: 0 asked to stop, 71 failed, 78 configuration, 100 already running."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given and given[0] == "demo":
+        os.execv(sys.executable, [sys.executable, "-m", "workers.demo", *given[1:]])  # noqa: S606 (our own)
+    if given and given[0] == "run":
+        given = given[1:]
+    options = _parser().parse_args(given)
+    try:
+        refuse_clash()
+        where = places(options.runtime_dir, options.state_dir, options.config)
+        level = settings.load(where.config).log_level.upper()
+        logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=level)
+        _make_directories(where)
+        return Nursery(where).run()
+    except ConfigurationError as error:
+        for line in error.errors:
+            print(f"breakerd: {line}", file=sys.stderr)
+        return EXIT_CONFIGURATION
+    except AlreadyRunning as error:
+        print(f"breakerd: {error}", file=sys.stderr)
+        return EXIT_ALREADY_RUNNING
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="breakerd",
+        usage="breakerd [run] [--config FILE] [--runtime-dir DIR] [--state-dir DIR] | breakerd demo",
+        description="One supervisor per host: circuit breakers and metrics of all Python worker processes.",
+    )
+    parser.add_argument("--config", metavar="FILE", help="TOML; default /etc/breakerd/breakerd.toml, if any")
+    parser.add_argument("--runtime-dir", metavar="DIR", help="where breakerd.sock and the checkpoint are")
+    parser.add_argument("--state-dir", metavar="DIR", help="where the copy is that survives a reboot")
+    parser.add_argument("--version", action="version", version=f"breakerd {_version()}")
+    return parser
+
+
+def _version() -> str:
+    try:
+        return metadata.version("breakerd")
+    except metadata.PackageNotFoundError:
+        return "0+source"
+
+
+def refuse_clash() -> None:
+    """Raises ConfigurationError where PyPI's `supervisor` shares the environment."""
+    try:
+        metadata.distribution("supervisor")
+    except metadata.PackageNotFoundError:
+        return
+    raise ConfigurationError((CLASH,))
+
+
+def _make_directories(where: Places) -> None:
+    """Runtime and state directory, if they are missing. Raises ConfigurationError."""
+    for path, mode in ((where.runtime, RUNTIME_MODE), (where.state, STATE_MODE)):
+        try:
+            os.makedirs(path, mode, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError((f"{path}: cannot be made: {error.strerror}",)) from error
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise ConfigurationError((f"{path}: this user may not write there",))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

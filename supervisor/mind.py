@@ -1,0 +1,122 @@
+"""The actor around the engine: handles messages, commits them, and only then lets their effects out.
+
+The order is drain, judge, commit, publish: nothing leaves this process before the journal record of its
+cause is valid. A message that makes the engine raise is dropped, the engine is built again from the
+journal, and whoever reads the rings goes back to the positions that it knows.
+Neighbours: `engine` (decides), `journal` (remembers), `outlet` (carries out), `actor` (the stage).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from supervisor.actor import Stage
+from supervisor.engine import Engine
+from supervisor.image import Loaded, read_image
+from supervisor.journal import Journal
+from supervisor.messages import Answer, Effect, Message, Refused, Tick, from_plain, to_plain
+from supervisor.steps import Step
+
+log = logging.getLogger("breakerd.mind")
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Handle these messages as one commit, then send `Told` with the same ticket to `sender`."""
+
+    messages: tuple[Message, ...]
+    sender: str = ""
+    ticket: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The messages of the `Tell` with this ticket are committed; `answer` is the last to one of them."""
+
+    ticket: int
+    answer: Answer | Refused | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reseek:
+    """The engine was built again: read the rings from where it stands now."""
+
+
+class Outlet(Protocol):
+    """What carries effects out into the world, after their commit."""
+
+    def deliver(self, effects: list[Effect]) -> None:
+        """Carry out every effect that is not an answer."""
+
+
+class Mind:
+    """Owns the engine and the journal; single writer of both."""
+
+    name = "mind"
+
+    def __init__(
+        self,
+        engine: Engine,
+        journal: Journal,
+        outlet: Outlet,
+        clock: Callable[[], float],
+        dice: Callable[[], float],
+        step: Step,
+    ) -> None:
+        self.engine = engine
+        self.journal = journal
+        self.stage: Stage
+        self._outlet = outlet
+        self._clock = clock
+        self._dice = dice
+        self._step = step
+
+    def receive(self, message: Tell) -> None:
+        """Handle, commit, deliver, tell the sender."""
+        effects = self.transact(message.messages)
+        if not message.sender:
+            return
+        answers = [effect for effect in effects if isinstance(effect, Answer | Refused)]
+        self.stage.post(message.sender, Told(message.ticket, answers[-1] if answers else None))
+        self._step("told")
+
+    def transact(self, messages: tuple[Message, ...]) -> list[Effect]:
+        """The effects of these messages, committed and delivered."""
+        now = self._clock()
+        effects: list[Effect] = []
+        whole = True
+        if self.engine.next_time() <= now:
+            # Time comes first: a lease that ran out while this process was stopped is gone before
+            # anybody is served.
+            messages = (Tick(), *messages)
+        for message in messages:
+            chance = self._dice()
+            effects += self.engine.handle(message, now, chance)
+            whole = whole and self.journal.append(now, chance, to_plain(message))
+        self._step("appended")
+        if whole and not self.journal.wants_snapshot:
+            self.journal.commit()
+        else:
+            self.journal.snapshot(self.engine.to_plain())
+        self._step("committed")
+        self._outlet.deliver(effects)
+        self._step("published")
+        return effects
+
+    def restart(self) -> None:
+        """Forget what was not committed; tell the reader of the rings."""
+        self.engine = rebuild(read_image(self.journal.image()))
+        # Records that were written and not committed go with this, too.
+        self.journal.snapshot(self.engine.to_plain())
+        self.stage.post("intake", Reseek())
+
+
+def rebuild(loaded: Loaded) -> Engine:
+    """The engine that the journal tells of: its snapshot and every message since."""
+    engine = Engine() if loaded.snapshot is None else Engine.from_plain(loaded.snapshot)
+    for now, chance, plain in loaded.records:
+        engine.handle(from_plain(plain), now, chance)
+    return engine

@@ -1,0 +1,152 @@
+"""The first act of a daemon: what the checkpoint says, set against what the nursery holds.
+
+Every worker of the checkpoint is in one of four cases, and so is every segment that the nursery kept:
+
+    record  held  what it is                          what is done
+    live    yes   the normal case                     read on from the recorded position
+    live    no    the nursery died too                alive: it may hand its segment back; dead: lost
+    tomb    yes   folded, the drop was not answered   drop it again
+    tomb    no    the answer was not committed        forget it
+    none    yes   deposited, the commit did not come  joins now, from the segment's own position
+
+Neighbours: `daemon` (which acts on this), `journal`, `disk`, `mind` (which rebuilds the engine).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from supervisor import descriptors
+from supervisor.descriptors import Held, Inheritance
+from supervisor.disk import DiskCopy
+from supervisor.engine import Engine
+from supervisor.image import Damaged, read_image
+from supervisor.journal import FILE_NAME as CHECKPOINT
+from supervisor.journal import Journal
+from supervisor.messages import (
+    Configured,
+    DaemonStarted,
+    Message,
+    WorkerForgotten,
+    WorkerJoined,
+    WorkerLeft,
+)
+from supervisor.mind import rebuild
+from supervisor.settings import SupervisorSettings
+
+log = logging.getLogger("breakerd.start")
+SOFTWARE: Final = "0.1.0"
+"""The format of what is written here; raised when an older daemon's checkpoint cannot be replayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What a daemon begins with."""
+
+    engine: Engine
+    journal: Journal
+    disk: DiskCopy
+    problems: tuple[str, ...]
+    adopted: tuple[Held, ...]
+    absent: tuple[tuple[str, int], ...]
+    """Workers that live without a segment here: nonce and pid."""
+    tombs_held: tuple[str, ...]
+    _lost: tuple[str, ...]
+    _forgotten: tuple[str, ...]
+    _boot: int
+    _configured: Configured
+
+    def opening(self, problems: tuple[str, ...]) -> tuple[Message, ...]:
+        """The first messages of this life, as one commit."""
+        return (
+            DaemonStarted(self.engine.incarnation + 1, self._boot, problems),
+            self._configured,
+            *(WorkerLeft(worker, segment_lost=True) for worker in self._lost),
+            *(WorkerForgotten(worker) for worker in self._forgotten),
+        )
+
+
+def begin(inherited: Inheritance, boot: int, settings: SupervisorSettings, now: float) -> Begun:
+    """Read what earlier lives left. Raises OSError only if the checkpoint cannot be made at all."""
+    problems: list[str] = []
+    if inherited.fresh:
+        problems.append(_quarantine(inherited.runtime))
+    journal = Journal.open(inherited.runtime, boot, SOFTWARE)
+    disk = DiskCopy(inherited.state)
+    engine = Engine() if inherited.fresh else _engine(journal, disk, boot, now, problems)
+    held = {one.nonce: one for one in inherited.held}
+    adopted = [one for nonce, one in held.items() if nonce not in engine.tombs]
+    joined = tuple(_joined(one) for one in adopted if one.nonce not in engine.workers)
+    for message in joined:
+        engine.handle(message, now, 0.0)
+    missing = {nonce: one.joined for nonce, one in engine.workers.items() if nonce not in held}
+    lost = [nonce for nonce, joined in missing.items() if is_gone(joined)]
+    return Begun(
+        engine,
+        journal,
+        disk,
+        tuple(problems),
+        tuple(adopted),
+        tuple((nonce, joined.pid) for nonce, joined in missing.items() if nonce not in lost),
+        tuple(nonce for nonce in engine.tombs if nonce in held),
+        tuple(lost),
+        tuple(nonce for nonce in engine.tombs if nonce not in held),
+        boot,
+        Configured(settings.configured()),
+    )
+
+
+def _engine(journal: Journal, disk: DiskCopy, boot: int, now: float, problems: list[str]) -> Engine:
+    """From the checkpoint; else from the copy on disk; else new. What went wrong, or back, is told."""
+    loaded = journal.load()
+    if loaded is not None:
+        problems.extend(loaded.problems)
+        if loaded.snapshot is not None:
+            return rebuild(loaded)
+    saved = disk.load()
+    problems.extend(saved.problems)
+    if saved.image is None:
+        return Engine()
+    try:
+        engine = rebuild(read_image(saved.image))
+    except Damaged as error:
+        problems.append(f"{disk.path}: not used: {error}")
+        return Engine()
+    engine.shift(saved.shift_s(boot, now))
+    problems.append(f"continued from the copy in {disk.directory}: what came after it was saved is lost")
+    return engine
+
+
+def _joined(held: Held) -> WorkerJoined:
+    """The message that the life before did not come to commit, from what the nursery was told."""
+    about = held.about
+    texts = {key: str(about.get(key, "")) for key in ("user", "name", "namespace", "software")}
+    numbers = {key: int(about.get(key, 0)) for key in ("pid", "inode", "uid")}
+    return WorkerJoined(held.nonce, **texts, **numbers)
+
+
+def is_gone(joined: WorkerJoined) -> bool:
+    """True if the process of a record without a segment has ended; else it may come back with its own."""
+    try:
+        pidfd = os.pidfd_open(joined.pid)
+    except (OSError, ValueError):
+        return True
+    try:
+        other = bool(joined.inode) and os.fstat(pidfd).st_ino != joined.inode
+        return other or descriptors.is_dead(pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def _quarantine(directory: str) -> str:
+    """Set the checkpoint aside that made earlier daemons fail; a sentence that says so."""
+    path = os.path.join(directory, CHECKPOINT)
+    aside = f"{path}.bad-{int(time.time())}"
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(path, aside)
+    return f"state_quarantined: the checkpoint was set aside as {aside}; this daemon started empty"
