@@ -1,0 +1,1 @@
+"""supervisorctl: what an operator types, asked of the supervisor and shown."""

@@ -1,0 +1,91 @@
+"""`breaker`: one breaker in full, and commands to it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from supervisor.ctl.ask import Asker
+from supervisor.ctl.listings import manual
+from supervisor.ctl.page import Page, Table, facts, span
+from supervisor.ctl.parse import COMMANDS, LASTING, Request
+
+
+def fields(request: Request) -> dict[str, Any]:
+    """What to ask for `breaker show`."""
+    return {"name": request.words[1]}
+
+
+def page(answer: Any, _request: Request) -> Page:
+    """Everything about one breaker: facts, then isolated workers, settings and conflicts."""
+    item = answer["breaker"]
+    parts: list[str | Table] = [facts(_facts(item))]
+    if item["isolated"]:
+        rows = tuple(
+            (one["worker"][:8], str(one["pid"]), one["name"], one["state"], span(one["retry_after_s"]))
+            for one in item["isolated"]
+        )
+        parts += ["", "isolated workers:", Table(("WORKER", "PID", "NAME", "STATE", "RETRY"), rows)]
+    parts += ["", "settings:", facts((f"  {key}", _value(value)) for key, value in item["settings"].items())]
+    for conflict in item["conflicts"]:
+        differing = ", ".join(
+            f"{key} = {_value(value)}"
+            for key, value in conflict["settings"].items()
+            if value != item["settings"].get(key)
+        )
+        parts += ["", f"declared differently by {_workers(conflict['workers'])}: {differing}"]
+    return Page(answer, tuple(parts))
+
+
+def _facts(item: dict[str, Any]) -> list[tuple[str, str]]:
+    window = item["window"]
+    trials = item["trials"]
+    pairs = [
+        ("breaker", item["name"]),
+        ("state", item["state"]),
+        ("since", span(item["since_s"])),
+        ("retry after", span(item["retry_after_s"] or None)),
+        ("failures in a row", str(item["failure_count"])),
+        ("window", f"{window['calls']} calls, {window['failures']} failed, {window['slow']} slow"),
+        ("trials", f"{trials['in_flight']} of {trials['permitted']} in flight, {trials['passed']} passed"),
+        ("workers", str(item["workers"])),
+        ("generation", str(item["generation"])),
+        ("opened", f"{item['opened_total']} times"),
+        ("would have opened", f"{item['would_open_total']} times while metrics-only"),
+        ("critical", "yes: health fails while it is open" if item["critical"] else "no"),
+    ]
+    if item["manual"]:
+        pairs.insert(2, ("set by hand", manual(item["manual"])))
+    return [(key, value) for key, value in pairs if value]
+
+
+def _workers(workers: Any) -> str:
+    """Which workers: their names, or how many."""
+    if isinstance(workers, list):
+        return ", ".join(str(worker)[:8] for worker in workers)
+    return f"{workers} workers"
+
+
+def _value(value: Any) -> str:
+    """A setting as it stands in the configuration file."""
+    if value is None:
+        return "off"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} = {_value(inner)}" for key, inner in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def command(request: Request, asker: Asker, program: str) -> Page:
+    """Tell the breaker, and say what it is now and until when. Raises ControlError."""
+    action, name = request.words
+    verb = COMMANDS[action]
+    told: dict[str, Any] = {"breaker": name, "action": verb, "reason": request.reason}
+    if verb in LASTING:
+        told["for_s"] = None if math.isinf(request.for_s) else request.for_s
+    answer = asker.command("command", **told)
+    line = f"{answer['breaker']} is {answer['state']}"
+    if verb in LASTING:
+        left = answer["expires_in_s"]
+        until = "until it is changed" if left is None else f"for {span(left)}"
+        line += f" {until}; to end it: {program} breaker enable {answer['breaker']}"
+    return Page(answer, (line,))

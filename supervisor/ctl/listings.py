@@ -1,0 +1,181 @@
+"""The verbs that show what the supervisor knows: each an answer of the control socket made into a page.
+
+Pure: answer in, page out. Neighbours: `main` asks and shows; `breaker` and `health` have files of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from supervisor.ctl.page import Page, Table, Verdict, span
+from supervisor.ctl.parse import Request
+
+EVENTS_MAX: Final = 1000
+"""Events that the supervisor keeps."""
+EVENTS_SHOWN: Final = 50
+NAME_WIDTH: Final = 33
+STATE_WIDTH: Final = 10
+"""Least widths of Supervisor's own `status`, so that what parses that parses this."""
+
+
+def status(answer: Any, _request: Request) -> Page:
+    """Name, state, description: the columns of Supervisor's status, with its exit code 3."""
+    rows = tuple(
+        (str(item["name"]), str(item["state"]), str(item["description"])) for item in answer["processes"]
+    )
+    well = rows and all(row[1] == "RUNNING" for row in rows)
+    table = Table(("NAME", "STATE", "DESCRIPTION"), rows, header=False, widths=(NAME_WIDTH, STATE_WIDTH))
+    return Page(answer, (table,), Verdict.OK if well else Verdict.FAIL)
+
+
+def workers(answer: Any, _request: Request) -> Page:
+    """One attached process a line."""
+    rows = tuple(
+        (
+            item["id"],
+            str(item["pid"]),
+            item["namespace"],
+            item["name"],
+            item["user"],
+            item["state"],
+            span(item["attached_s"]),
+            str(item["outcomes"]),
+            str(item["rejected"]),
+            str(item["overflow"]),
+            f"{item['ring_used']}/{item['ring_slots']}",
+            ",".join(item["isolated"]),
+        )
+        for item in answer["workers"]
+    )
+    names = "ID PID NAMESPACE NAME USER STATE ATTACHED OUTCOMES REJECTED OVERFLOW RING ISOLATED"
+    table = Table(tuple(names.split()), rows, right=frozenset({1, 6, 7, 8, 9, 10}))
+    return Page(answer, (table,) if rows else ("no worker is attached",))
+
+
+def breakers(answer: Any, _request: Request) -> Page:
+    """One breaker a line."""
+    rows = tuple(
+        (
+            item["name"],
+            item["state"],
+            span(item["since_s"]),
+            str(item["failure_count"]),
+            str(item["window"]["calls"]),
+            str(item["window"]["failures"]),
+            str(item["window"]["slow"]),
+            span(item["retry_after_s"] or None),
+            str(item["workers"]),
+            str(len(item["isolated"])),
+            _note(item),
+        )
+        for item in answer["breakers"]
+    )
+    names = "BREAKER STATE SINCE IN-A-ROW CALLS FAILED SLOW RETRY WORKERS ISOLATED NOTE"
+    table = Table(tuple(names.split()), rows, right=frozenset(range(2, 10)))
+    return Page(answer, (table,) if rows else ("no breaker is known yet: no worker has declared one",))
+
+
+def _note(item: dict[str, Any]) -> str:
+    """What else there is to know about a breaker, in words."""
+    notes = []
+    if item["critical"]:
+        notes.append("critical")
+    if item["manual"]:
+        notes.append(manual(item["manual"]))
+    if item["conflicts"]:
+        notes.append("workers declare it differently")
+    return "; ".join(notes)
+
+
+def manual(state: dict[str, Any]) -> str:
+    """Who put a breaker into its manual state, why and for how long."""
+    left = state["expires_in_s"]
+    until = "until it is changed" if left is None else f"for another {span(left)}"
+    why = f": {state['reason']}" if state["reason"] else ""
+    return f"by {state['user']} (uid {state['uid']}) {until}{why}"
+
+
+def stats(answer: Any, _request: Request) -> Page:
+    """Totals by breaker, what was lost, and the supervisor's own numbers."""
+    kinds = ("success", "failure", "slow_success", "slow_failure", "ignored", "cancelled", "cancelled_late")
+    refusals = ("rejected", "permit_timeout", "ramped")
+    rows = [
+        (
+            name,
+            *(str(item["outcomes"][kind]) for kind in kinds),
+            *(str(item[refusal]) for refusal in refusals),
+            *(_duration(item["durations"][f"{share}_s"]) for share in ("p50", "p90", "p99")),
+        )
+        for name, item in answer["breakers"].items()
+    ]
+    totals = answer["totals"]
+    rows.append(
+        (
+            "TOTAL",
+            *(str(totals["outcomes"][kind]) for kind in kinds),
+            *(str(totals[refusal]) for refusal in refusals),
+            *("", "", ""),
+        )
+    )
+    names = ("BREAKER", *kinds, *refusals, "P50", "P90", "P99")
+    table = Table(
+        tuple(name.upper().replace("_", "-") for name in names),
+        tuple(rows),
+        right=frozenset(range(1, len(names))),
+    )
+    lost = ", ".join(f"{count} {what}" for what, count in answer["lost"].items() if count)
+    own = answer["supervisor"]
+    numbers = f"{own['workers']} workers, {own['batches']} batches, up {span(own['uptime_s'])}"
+    return Page(
+        answer,
+        (
+            table,
+            f"lost: {lost or 'nothing'}",
+            f"supervisor: {numbers}, incarnation {own['incarnation']}",
+        ),
+    )
+
+
+def _duration(seconds: float | None) -> str:
+    """A call's duration; empty when there was none."""
+    if seconds is None:
+        return ""
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.0f}us"
+    if seconds < 1.0:
+        return f"{seconds * 1e3:.3g}ms"
+    return f"{seconds:.3g}s"
+
+
+def errors_fields(request: Request) -> dict[str, Any]:
+    """What to ask for `errors`."""
+    return {"breaker": request.words[0]} if request.words else {}
+
+
+def errors(answer: Any, _request: Request) -> Page:
+    """One exception class of one breaker a line, the most frequent first."""
+    rows = tuple(
+        (breaker["name"], item["class"], str(item["count"]), span(item["age_s"]), item["last_seen"] or "")
+        for breaker in answer["breakers"]
+        for item in sorted(breaker["classes"], key=lambda item: -item["count"])
+    )
+    table = Table(("BREAKER", "CLASS", "COUNT", "AGE", "LAST-SEEN"), rows, right=frozenset({2, 3}))
+    return Page(answer, (table,) if rows else ("no call has failed with an exception",))
+
+
+def events_fields(_request: Request) -> dict[str, Any]:
+    """What to ask for `events`: all that are kept; the last ones are shown."""
+    return {"after": 0, "limit": EVENTS_MAX}
+
+
+def events(answer: Any, request: Request) -> Page:
+    """The last events, oldest first."""
+    count = int(request.words[0]) if request.words else EVENTS_SHOWN
+    last = answer["events"][-count:] if count else []
+    lines = tuple(map(event_line, last))
+    return Page({**answer, "events": last}, lines or ("nothing has happened yet",))
+
+
+def event_line(item: dict[str, Any]) -> str:
+    """One event as a line: when, what kind, which breaker, what."""
+    return f"{item['at']}  {item['kind']:<10}  {item['breaker'] or '-'}  {item['text']}"
