@@ -5,7 +5,8 @@
         ├── ConfigurationError    the administrator's: every mistake found, each with its path; do not retry
         ├── AlreadyRunning        nobody's: another supervisor serves this place; do not retry
         ├── ActorFailed           ours: one part failed too often; the level above starts it again
-        └── BreakerNotFound       the asker's: no breaker of that name, or more than one; ask with another
+        └── BadRequest            the asker's: this cannot be answered as it was asked
+            └── BreakerNotFound       no breaker of that name, or more than one; ask with another
 """
 
 from __future__ import annotations
@@ -55,7 +56,16 @@ class ActorFailed(SupervisorError):
         return ActorFailed, (self.name, self.text)
 
 
-class BreakerNotFound(SupervisorError, LookupError):
+class BadRequest(SupervisorError):
+    """A request that cannot be answered as it was asked; the text says what is wrong."""
+
+    @property
+    def code(self) -> str:
+        """The fixed short word of this refusal on the wire."""
+        return "bad"
+
+
+class BreakerNotFound(BadRequest, LookupError):
     """No breaker has this name, or more than one: `code` is "unknown" or "ambiguous"."""
 
     def __init__(self, name: str, candidates: tuple[str, ...] = ()) -> None:

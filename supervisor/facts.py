@@ -1,0 +1,43 @@
+"""What answers show that the engine cannot know: processes, files, memory. Frozen, taken per answer.
+
+The daemon fills it from what it has at hand; nothing here is asked from a dependency. Neighbours:
+`control_server` (which passes it on), `health` and `views` (which show it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class ActorFacts:
+    """One actor of the daemon."""
+
+    name: str
+    restarts: int = 0
+    failed_at: float | None = None
+    """When it last failed, s of CLOCK_MONOTONIC; None = never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The supervisor's own circumstances. A problem is a sentence; empty = there is none."""
+
+    started_at: float
+    """When this daemon began to serve, s of CLOCK_MONOTONIC."""
+    software: str
+    pid: int
+    nursery_pid: int
+    nursery_started_at: float
+    checkpoint_problem: str = ""
+    """Why a commit is not durable; while it stands, the supervisor is not ready."""
+    disk_problem: str = ""
+    """Why the copy for a reboot is not written."""
+    degraded: tuple[str, ...] = ()
+    """What else is not as it should be: a quarantined snapshot, a refused reload."""
+    actors: tuple[ActorFacts, ...] = ()
+    rss_bytes: Mapping[int, int] = field(default_factory=dict)
+    """Resident memory by pid, of workers for which it is known."""
+    ring_used: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """(used, all) slots of the ring by worker, of workers whose segment is here."""

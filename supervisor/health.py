@@ -1,0 +1,142 @@
+"""Is the host well? The tree of checks in the health+json shape, from what the supervisor knows.
+
+    live    the loop turns, or there would be no answer
+    ready   a commit is durable and answered
+    full    both, and every breaker, worker and count
+
+Pass, warn or fail; the worst check decides. A breaker that is not closed is a warning, and a failure
+only where the configuration calls it critical. Neighbours: `engine`, `facts`, `views`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ipc.vocabulary import BreakerState
+from supervisor.engine import Engine
+from supervisor.facts import Facts
+from supervisor.host_breaker import HostBreaker
+
+LEVELS: Final = ("live", "ready", "full")
+FRESH_S: Final = 60.0
+"""For how long something lost, or an actor that failed, is a warning."""
+OUTPUT_MAX: Final = 2000
+"""Characters of the sentence that sums up what is not well."""
+_WORST: Final = {"pass": 0, "warn": 1, "fail": 2}
+_REFUSING: Final = frozenset({BreakerState.OPEN, BreakerState.FORCED_OPEN})
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding: what was looked at, how it is, the sentence that says so, the value that was seen."""
+
+    name: str
+    status: str
+    output: str = ""
+    value: str | int = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As an entry under `checks`."""
+        return {"status": self.status, "output": self.output, "observedValue": self.value}
+
+
+def report(engine: Engine, facts: Facts, level: str, now: float) -> dict[str, Any]:
+    """The health+json object of one of LEVELS at `now` (s of CLOCK_MONOTONIC)."""
+    checks: list[Check] = []
+    if level != "live":
+        checks.append(_checkpoint(facts))
+    if level == "full":
+        checks += _supervisor(engine, facts, now)
+        checks += _workers(engine)
+        for breaker in engine.catalogue.numbered:
+            checks += _breaker(engine, breaker, now)
+    status = max((check.status for check in checks), key=_WORST.__getitem__, default="pass")
+    grouped: dict[str, list[dict[str, Any]]] = {}
+    for check in checks:
+        grouped.setdefault(check.name, []).append(check.to_json())
+    bad = sorted(
+        (check for check in checks if check.status != "pass"), key=lambda one: -_WORST[one.status]
+    )
+    answer: dict[str, Any] = {
+        "schema": 1,
+        "status": status,
+        "version": "1",
+        "releaseId": facts.software,
+        "serviceId": "breakerd",
+        "description": "circuit breakers and metrics of the worker processes of this host",
+        "checks": grouped,
+        "level": level,
+    }
+    if bad:
+        answer["output"] = "; ".join(check.output for check in bad)[:OUTPUT_MAX]
+    return answer
+
+
+def _checkpoint(facts: Facts) -> Check:
+    problem = facts.checkpoint_problem
+    if problem:
+        return Check("supervisor:checkpoint", "fail", f"the checkpoint cannot be written: {problem}", "failed")
+    return Check("supervisor:checkpoint", "pass", value="written")
+
+
+def _supervisor(engine: Engine, facts: Facts, now: float) -> Iterator[Check]:
+    """The supervisor's own parts."""
+    problem = facts.disk_problem
+    if problem:
+        text = f"the copy that survives a reboot is not written: {problem}"
+        yield Check("supervisor:state-copy", "warn", text, "failed")
+    else:
+        yield Check("supervisor:state-copy", "pass", value="written")
+    for sentence in facts.degraded:
+        yield Check("supervisor:degraded", "warn", sentence, "degraded")
+    for actor in facts.actors:
+        fresh = actor.failed_at is not None and now - actor.failed_at < FRESH_S
+        text = f"the actor {actor.name} failed and was restarted" if fresh else ""
+        yield Check(f"supervisor:actor:{actor.name}", "warn" if fresh else "pass", text, actor.restarts)
+    at, what = engine.counting.disorder_at, engine.counting.disorder
+    if at is not None and now - at < FRESH_S:
+        yield Check("supervisor:outcomes", "warn", f"{what}, {max(0.0, now - at):.0f} s ago", "disorder")
+    else:
+        yield Check("supervisor:outcomes", "pass", value="in order")
+
+
+def _workers(engine: Engine) -> Iterator[Check]:
+    """How many are attached, and who of them is not read."""
+    yield Check("supervisor:workers", "pass", value=len(engine.workers))
+    for worker in engine.workers.values():
+        if worker.quarantine:
+            text = f"worker {worker.title} is quarantined: {worker.quarantine}"
+            yield Check("supervisor:workers", "warn", text, worker.nonce[:8])
+
+
+def _breaker(engine: Engine, breaker: HostBreaker, now: float) -> Iterator[Check]:
+    """One breaker: its state, who is isolated from it, and whether its workers agree on its settings."""
+    name, state = f"breaker:{breaker.name}", breaker.state
+    if state is BreakerState.CLOSED:
+        yield Check(name, "pass", value=state.name)
+    else:
+        status = "fail" if breaker.critical and state in _REFUSING else "warn"
+        yield Check(name, status, _sentence(breaker, now), state.name)
+    for party in breaker.breaker.isolated:
+        worker = engine.workers.get(party)
+        who = worker.title if worker is not None else party[:8]
+        isolated = breaker.breaker.state_of(party).name
+        yield Check(name, "warn", f"{breaker.name} is {isolated} for worker {who} alone", isolated)
+    if breaker.conflicting:
+        text = f"{breaker.conflicting} workers declare other settings for {breaker.name} than those in force"
+        yield Check(name, "warn", text, "conflict")
+
+
+def _sentence(breaker: HostBreaker, now: float) -> str:
+    """What a breaker that is not closed does, since when and until when."""
+    since = max(0.0, now - breaker.breaker.since)
+    text = f"{breaker.name} is {breaker.state.name} since {since:.1f} s"
+    manual = breaker.breaker.manual
+    if manual is not None:
+        who, reason = manual[0], manual[1]
+        text += f" by uid {who.partition(':')[0]}" + (f" ({reason})" if reason else "")
+    elif breaker.state is BreakerState.OPEN:
+        text += f", trials in {breaker.retry_after_s('', now):.1f} s"
+    return text

@@ -1,0 +1,315 @@
+"""The answers of every verb that only asks: pure functions from the engine to JSON values.
+
+Shapes are pinned by `tests/schemas`. Times inside are monotonic; `wall` (s since 1970) turns the ones
+that people read into dates. Neighbours: `control_server` (calls `answer`), `engine`, `health`, `facts`.
+Knows no socket.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from ipc.layout import LAYOUT_VERSION
+from ipc.vocabulary import PROTOCOL_VERSION
+from supervisor import health
+from supervisor.chronicle import EVENTS_MAX
+from supervisor.engine import Engine
+from supervisor.errors import BadRequest
+from supervisor.facts import Facts as Facts
+from supervisor.host_breaker import HostBreaker
+from supervisor.metrics import KIND_NAMES, TALLY_NAMES, BreakerMetrics, percentile_s
+from supervisor.worker import Worker
+
+PERCENTILES: Final = {"p50_s": 0.5, "p90_s": 0.9, "p99_s": 0.99}
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The same instant on both clocks."""
+
+    now: float
+    """s of CLOCK_MONOTONIC."""
+    wall: float
+    """s since 1970."""
+
+    def date(self, at: float | None) -> str | None:
+        """A monotonic time as ISO 8601 in UTC."""
+        if at is None:
+            return None
+        then = datetime.fromtimestamp(self.wall - (self.now - at), tz=UTC)
+        return then.isoformat(timespec="milliseconds")
+
+
+def answer(engine: Engine, body: dict[str, Any], facts: Facts, now: float, wall: float) -> dict[str, Any]:
+    """The answer to a request that only asks. Raises BadRequest and BreakerNotFound."""
+    view = _VIEWS.get(body.get("verb", ""))
+    if view is None:
+        raise BadRequest(f"no answer is known to {body.get('verb')!r:.40}")
+    return {"schema": 1, **view(engine, body, facts, Moment(now, wall))}
+
+
+def _health(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) -> dict[str, Any]:
+    level = body.get("level") or "full"
+    if level not in health.LEVELS:
+        raise BadRequest(f"level must be one of {', '.join(health.LEVELS)}, got {level!r:.40}")
+    return health.report(engine, facts, level, moment.now)
+
+
+# --- counts -------------------------------------------------------------------------------------------
+
+
+def _stats(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) -> dict[str, Any]:
+    breakers = {one.name: counts(one.metrics) for one in engine.catalogue.numbered}
+    totals: dict[str, Any] = {"outcomes": dict.fromkeys(KIND_NAMES.values(), 0)}
+    totals |= dict.fromkeys(TALLY_NAMES.values(), 0)
+    for counted in breakers.values():
+        for name, count in counted["outcomes"].items():
+            totals["outcomes"][name] += count
+        for name in TALLY_NAMES.values():
+            totals[name] += counted[name]
+    lost = engine.counting.lost
+    return {
+        "totals": totals,
+        "breakers": breakers,
+        "lost": {
+            "ring_gap": lost.ring_gap,
+            "ring_invalid": lost.ring_invalid,
+            "segment_lost": lost.segment_lost,
+            "unknown_row": lost.unknown_row,
+        },
+        "supervisor": {
+            "incarnation": engine.incarnation,
+            "workers": len(engine.workers),
+            "batches": engine.counting.batches,
+            "uptime_s": moment.now - facts.started_at,
+        },
+    }
+
+
+def counts(metrics: BreakerMetrics) -> dict[str, Any]:
+    """What was counted of one breaker; `outcomes` include those that overflowed."""
+    return {
+        "outcomes": {name: metrics.outcomes[kind] for kind, name in KIND_NAMES.items()},
+        **{name: metrics.tallies[tally] for tally, name in TALLY_NAMES.items()},
+        "local": metrics.local,
+        "overflow": sum(metrics.overflow),
+        "durations": {name: percentile_s(metrics.durations, share) for name, share in PERCENTILES.items()},
+    }
+
+
+def _errors(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) -> dict[str, Any]:
+    if body.get("breaker") is not None:
+        chosen = [_named(engine, body["breaker"])]
+    else:
+        chosen = engine.catalogue.numbered
+    return {
+        "breakers": [
+            {
+                "name": breaker.name,
+                "classes": [
+                    {
+                        "class": name,
+                        "count": counted.count,
+                        "last_seen": moment.date(counted.last_seen),
+                        "age_s": None if counted.last_seen is None else moment.now - counted.last_seen,
+                    }
+                    for name, counted in sorted(
+                        breaker.metrics.classes.items(), key=lambda item: (-item[1].count, item[0])
+                    )
+                ],
+            }
+            for breaker in chosen
+        ]
+    }
+
+
+# --- breakers -----------------------------------------------------------------------------------------
+
+
+def _breakers(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) -> dict[str, Any]:
+    return {"breakers": [_one_breaker(engine, one, moment.now) for one in engine.catalogue.numbered]}
+
+
+def _breaker(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) -> dict[str, Any]:
+    return {"breaker": _one_breaker(engine, _named(engine, body.get("name")), moment.now)}
+
+
+def _named(engine: Engine, name: Any) -> HostBreaker:
+    """The breaker that somebody typed the name of. Raises BadRequest and BreakerNotFound."""
+    if not isinstance(name, str) or not name:
+        raise BadRequest("the name of a breaker is missing")
+    return engine.catalogue.named[engine.resolve(name)]
+
+
+def _one_breaker(engine: Engine, breaker: HostBreaker, now: float) -> dict[str, Any]:
+    """Everything about one breaker."""
+    judge = breaker.breaker
+    calls, failures, slow = judge.window_totals
+    return {
+        "name": breaker.name,
+        "namespace": breaker.namespace,
+        "short": breaker.short,
+        "state": breaker.state.name,
+        "generation": judge.generation,
+        "failure_count": judge.host_run,
+        "window": {"calls": calls, "failures": failures, "slow": slow},
+        "retry_after_s": breaker.retry_after_s("", now),
+        "since_s": max(0.0, now - judge.since),
+        "isolated": [_isolated(engine, breaker, party, now) for party in judge.isolated],
+        "workers": len({worker for worker, _ in breaker.shown}),
+        "trials": {
+            "in_flight": len(judge.leases),
+            "permitted": judge.settings.permitted_trials,
+            "passed": judge.trials_passed,
+        },
+        "manual": _manual(breaker, now),
+        "settings": judge.settings.to_json(),
+        "conflicts": [
+            {"settings": settings.to_json(), "workers": [_title(engine, worker) for worker in workers]}
+            for settings, workers in breaker.conflicts().items()
+        ],
+        "critical": breaker.critical,
+        "opened_total": judge.opened_total,
+        "would_open_total": judge.would_open_total,
+    }
+
+
+def _isolated(engine: Engine, breaker: HostBreaker, party: str, now: float) -> dict[str, Any]:
+    worker = engine.workers.get(party)
+    return {
+        "worker": party,
+        "name": worker.name if worker is not None else "",
+        "pid": worker.pid if worker is not None else 0,
+        "state": breaker.breaker.state_of(party).name,
+        "retry_after_s": breaker.retry_after_s(party, now),
+    }
+
+
+def _manual(breaker: HostBreaker, now: float) -> dict[str, Any] | None:
+    """Who put the breaker into the state that it is in by hand."""
+    manual = breaker.breaker.manual
+    if manual is None:
+        return None
+    who, reason, until = manual
+    uid, _, user = who.partition(":")
+    expires = None if math.isinf(until) else max(0.0, until - now)
+    return {"uid": int(uid), "user": user, "reason": reason, "expires_in_s": expires}
+
+
+def _title(engine: Engine, worker: str) -> str:
+    found = engine.workers.get(worker)
+    return found.title if found is not None else worker[:8]
+
+
+# --- workers and processes ----------------------------------------------------------------------------
+
+
+def _workers(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) -> dict[str, Any]:
+    return {"workers": [_worker(worker, facts, moment.now) for worker in engine.workers.values()]}
+
+
+def _worker(worker: Worker, facts: Facts, now: float) -> dict[str, Any]:
+    used, slots = facts.ring_used.get(worker.nonce, (0, 0))
+    shown = {
+        "id": worker.nonce[:8],
+        "worker": worker.nonce,
+        "pid": worker.pid,
+        "name": worker.name,
+        "namespace": worker.namespace,
+        "user": worker.user,
+        "uid": worker.uid,
+        "attached_s": max(0.0, now - worker.since),
+        "state": "quarantined" if worker.quarantine else "attached",
+        "outcomes": worker.outcomes,
+        "rejected": worker.rejected,
+        "overflow": worker.overflow,
+        "ring_used": used,
+        "ring_slots": slots,
+        "isolated": [
+            breaker.name for breaker in worker.breakers().values() if worker.nonce in breaker.breaker.isolated
+        ],
+        "software": worker.software,
+    }
+    if worker.pid in facts.rss_bytes:
+        shown["rss_bytes"] = facts.rss_bytes[worker.pid]
+    return shown
+
+
+def _status(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) -> dict[str, Any]:
+    attached = f"incarnation {engine.incarnation}, {len(engine.workers)} workers"
+    rows = (
+        ("breakerd", facts.nursery_pid, facts.nursery_started_at, "nursery"),
+        ("daemon", facts.pid, facts.started_at, attached),
+    )
+    return {
+        "processes": [
+            {
+                "name": name,
+                "state": "RUNNING",
+                "pid": pid,
+                "uptime_s": max(0.0, moment.now - started),
+                "description": description,
+            }
+            for name, pid, started, description in rows
+        ]
+    }
+
+
+def _events(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) -> dict[str, Any]:
+    after, limit = _whole(body, "after", 0), _whole(body, "limit", EVENTS_MAX)
+    found = engine.chronicle.after(after, min(limit, EVENTS_MAX))
+    return {
+        "events": [
+            {
+                "number": event.number,
+                "at": moment.date(at),
+                "kind": event.kind,
+                "text": event.text,
+                "breaker": event.breaker,
+                "worker": event.worker,
+                "fields": dict(event.fields),
+            }
+            for at, event in found
+        ],
+        "next": found[-1][1].number if found else after,
+    }
+
+
+def _whole(body: dict[str, Any], key: str, default: int) -> int:
+    """A whole number of a request. Raises BadRequest."""
+    value = body.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise BadRequest(f"{key} must be a whole number of at least 0, got {value!r:.40}")
+    return value
+
+
+def _version(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) -> dict[str, Any]:
+    return {
+        "version": facts.software,
+        "protocol": PROTOCOL_VERSION,
+        "layout": LAYOUT_VERSION,
+        "python": platform.python_version(),
+        "pid": facts.pid,
+        "nursery_pid": facts.nursery_pid,
+    }
+
+
+_View = Callable[[Engine, dict[str, Any], Facts, Moment], dict[str, Any]]
+_VIEWS: Final[dict[str, _View]] = {
+    "health": _health,
+    "stats": _stats,
+    "errors": _errors,
+    "breakers": _breakers,
+    "breaker": _breaker,
+    "workers": _workers,
+    "status": _status,
+    "events": _events,
+    "version": _version,
+}
