@@ -22,7 +22,7 @@ from ipc.vocabulary import MANUAL_DEFAULT_S, Verb
 from supervisor import views
 from supervisor.actor import Stage
 from supervisor.connections import Connections, Peer, Request
-from supervisor.errors import BreakerNotFound
+from supervisor.errors import BadRequest
 from supervisor.hello import Greeter, HelloRefused, Joining, Welcome, user_name
 from supervisor.messages import Command, Message, PermitAsked, PermitReturned, Refused
 from supervisor.mind import Mind, Tell, Told
@@ -109,7 +109,7 @@ class ControlServer:
         except (RequestRefused, HelloRefused) as error:
             self.connections.refuse(request.connection, request.number, error.code, str(error))
             return
-        except BreakerNotFound as error:
+        except BadRequest as error:
             self.connections.refuse(request.connection, request.number, error.code, str(error))
             return
         if value is not None:
