@@ -134,8 +134,8 @@ def stuck(left: Iterable[Counts]) -> int:
 
 # --- as text ----------------------------------------------------------------------------------------
 
-LABEL: Final = 42
-COLUMN: Final = 16
+LABEL: Final = 36
+COLUMN: Final = 12
 
 
 def report(account: Account) -> list[str]:
@@ -154,8 +154,8 @@ def report(account: Account) -> list[str]:
     kills = account.kills
     lines += [
         "",
-        f"kill -9 of worker {kills.worker}, then of the daemon (pid {kills.daemon_pid});",
-        f"its successor (pid {kills.new_daemon_pid}) answered {kills.back_s:.2f} s later",
+        f"kill -9 of worker {kills.worker} (pid {kills.worker_pid}) and of daemon {kills.daemon_pid};",
+        f"its successor {kills.new_daemon_pid} answered {kills.back_s:.2f} s later",
         "",
         _row("Outcomes", "issued", "counted"),
     ]
@@ -198,7 +198,7 @@ def _verdict(one: Tallied) -> str:
     """Exact or by how much not."""
     if not one.exact:
         return f"  off by {one.counted - one.issued:+,}"
-    return "  exact" if one.counted == one.issued else "  exact but for the one in flight"
+    return "  exact" if one.counted == one.issued else "  exact, 1 in flight"
 
 
 def _times(alone: float | None, together: float | None) -> tuple[str, str]:

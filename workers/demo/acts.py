@@ -186,7 +186,7 @@ def _recovered(stage: Stage, cues: Cues) -> bool:
 
 
 def _kills(stage: Stage, path: str) -> tuple[Kills, Counts]:
-    """Send kill -9 to one worker at work, then to the daemon; what was killed, and the dead worker's ledger."""
+    """Send kill -9 to one worker at work, then to the daemon; what was killed, and the worker's ledger."""
     tap = stage.tap
     if tap is None:
         raise DemoFailed("there is no supervisor")

@@ -44,15 +44,20 @@ def status(scene: Scene) -> str:
     """The rates and the breakers in one line."""
     rates = scene.rates
     parts = [f"{rates.succeeded:.0f} ok/s", f"{rates.failed:.0f} failed/s", f"{rates.refused:.0f} refused/s"]
-    return f"   {', '.join(parts)}; database {scene.database}; {breakers(scene)}"
+    return f"   {', '.join(parts)}; database {scene.database}; {_breaker(scene)}"
 
 
-def breakers(scene: Scene) -> str:
-    """The host's breaker, or how many workers have theirs in which state."""
-    if scene.supervisor is not None:
-        if scene.breaker is None or not scene.supervisor.answers:
-            return "breaker unknown: the supervisor is away"
-        return f"breaker {scene.breaker.state}, generation {scene.breaker.generation}"
+def _breaker(scene: Scene) -> str:
+    """The host's breaker, or everybody's own."""
+    if scene.supervisor is None:
+        return f"breakers {own_breakers(scene)}"
+    if scene.breaker is None or not scene.supervisor.answers:
+        return "breaker unknown: the supervisor is away"
+    return f"breaker {scene.breaker.state}, generation {scene.breaker.generation}"
+
+
+def own_breakers(scene: Scene) -> str:
+    """How many workers see their breaker in which state."""
     states = [worker.sees.name for worker in scene.workers if worker.sees is not None]
     counted = (f"{states.count(name)} {name}" for name in sorted(set(states)))
-    return "breakers " + (", ".join(counted) or "not yet used")
+    return ", ".join(counted) or "not yet used"

@@ -18,10 +18,12 @@ from rich.table import Table
 from rich.text import Text
 
 from workers.demo.account import Account, report
-from workers.demo.lines import breakers
+from workers.demo.lines import own_breakers
 from workers.demo.scene import ACTS, Event, Scene, WorkerView
 
-EVENTS_SHOWN: Final = 8
+EVENTS_MAX: Final = 8
+OTHER_LINES: Final = 15
+"""What the picture needs beside workers and events."""
 WIDTH_MAX: Final = 100
 """Wider pictures are harder to read, not better."""
 BLOCKS: Final = " ▁▂▃▄▅▆▇█"
@@ -62,13 +64,17 @@ class Screen:
 def picture(scene: Scene, console: Console) -> RenderableType:
     """The whole scene, as high as it needs and no wider than `WIDTH_MAX`."""
     width = min(console.width, WIDTH_MAX)
-    parts: list[RenderableType] = [
-        _head(scene, width),
-        Panel(_workers(scene.workers), title="workers", title_align="left", box=box.ROUNDED, width=width),
-        Panel(_host(scene, console, width), title="host", title_align="left", box=box.ROUNDED, width=width),
-        Panel(_events(scene.events), title="events", title_align="left", box=box.ROUNDED, width=width),
-    ]
-    return Group(*parts)
+    shown = max(1, min(EVENTS_MAX, console.height - OTHER_LINES - len(scene.workers)))
+    parts = {
+        "host": _host(scene, console, width),
+        "workers": _workers(scene.workers),
+        "events": _events(scene.events, shown),
+    }
+    panels = (
+        Panel(part, title=title, title_align="left", box=box.ROUNDED, width=width)
+        for title, part in parts.items()
+    )
+    return Group(_head(scene, width), *panels)
 
 
 def _head(scene: Scene, width: int) -> RenderableType:
@@ -128,7 +134,7 @@ def _host(scene: Scene, console: Console, width: int) -> RenderableType:
 def _breaker(scene: Scene) -> Text:
     """The host's breaker, or everybody's own."""
     if scene.supervisor is None:
-        return Text(breakers(scene), "cyan")
+        return Text(own_breakers(scene), "cyan")
     breaker = scene.breaker
     if breaker is None:
         return Text("not yet used", "dim")
@@ -150,15 +156,15 @@ def _supervisor(scene: Scene) -> Text:
     return Text(f"answers, daemon pid {view.daemon_pid}" if view.daemon_pid else "answers", "green")
 
 
-def _events(events: Sequence[Event]) -> RenderableType:
-    """The latest events, as many lines as there is room for, so that the picture keeps its height."""
+def _events(events: Sequence[Event], lines: int) -> RenderableType:
+    """The latest events, always as many lines, so that the picture keeps its height."""
     grid = Table.grid(padding=(0, 1), expand=True)
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    shown = events[-EVENTS_SHOWN:]
+    shown = events[-lines:]
     for event in shown:
         grid.add_row(Text(f"{event.at_s:.1f} s", "dim"), Text(event.text, _style(event)))
-    for _ in range(EVENTS_SHOWN - len(shown)):
+    for _ in range(lines - len(shown)):
         grid.add_row("", "")
     return grid
 

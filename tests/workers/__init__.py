@@ -1,0 +1,1 @@
+"""Tests of `workers`, one file per file."""
