@@ -134,6 +134,12 @@ class Connections:
         for connection in list(self._open.values()):
             self._drop(connection)
 
+    def release(self) -> None:
+        """Close the reserve too; nothing can be accepted afterwards."""
+        if self._reserve >= 0:
+            os.close(self._reserve)
+            self._reserve = -1
+
     def __len__(self) -> int:
         return len(self._open)
 

@@ -197,6 +197,7 @@ class Daemon:
             self._mind.journal.snapshot(self._mind.engine.to_plain())
             self._disk.save_now()
         self._connections.close()
+        self._connections.release()
 
     def _in_thread(self, work: Callable[[], object], done: Callable[[], None]) -> None:
         """For the disk: work in a thread, its end in the loop."""
