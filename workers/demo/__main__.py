@@ -17,7 +17,7 @@ from workers.demo.account import report
 from workers.demo.acts import Plan, perform
 from workers.demo.lines import Lines
 from workers.demo.processes import Troupe
-from workers.demo.screen import Screen, print_account
+from workers.demo.screen import Screen, print_account, print_events
 from workers.demo.stage import Asked, Audience, DemoFailed, Stage
 
 WORKERS_MIN: Final = 2
@@ -57,10 +57,13 @@ def _play(directory: str, plan: Plan, audience: Audience, live: bool) -> int:
         )
         return 128 + asked.number
     except DemoFailed as failed:
+        if live:
+            print_events(stage.events)
         print(f"breakerd demo: {failed}", file=sys.stderr)
         return 1
     if live:
-        print_account(account, stage.events)
+        print_events(stage.events)
+        print_account(account)
     else:
         print("\n" + "\n".join(report(account)))
     return 0 if account.exact else 1

@@ -138,6 +138,12 @@ LABEL: Final = 36
 COLUMN: Final = 12
 
 
+def summary(act: str, figures: OutageFigures) -> str:
+    """One outage in one line."""
+    when = _time(figures.everywhere_s)
+    return f"{act}: {figures.hits:,} calls hit the dead database, refused everywhere after {when}"
+
+
 def report(account: Account) -> list[str]:
     """The account as lines of text, 80 columns at most."""
     alone, together = account.alone, account.together

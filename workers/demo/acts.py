@@ -24,10 +24,12 @@ from workers.demo.account import (
     lost,
     outage_figures,
     stuck,
+    summary,
     tally,
 )
 from workers.demo.ledger import Counts, Cues, Phase
 from workers.demo.processes import Running, environment
+from workers.demo.scene import ACTS
 from workers.demo.shop import Shop
 from workers.demo.stage import DemoFailed, Member, Stage, fell
 from workers.demo.tap import Tap
@@ -155,7 +157,9 @@ def _outage(stage: Stage, plan: Plan, act: int, environ: dict[str, str]) -> Outa
     stage.enter("recovery")
     stage.until(lambda: _recovered(stage, cues), RECOVERY_LIMIT_S, "every worker is back")
     stage.say("every worker reaches the database again")
-    return outage_figures(stage.counts(), cues.released_ns)
+    figures = outage_figures(stage.counts(), cues.released_ns)
+    stage.say(summary(ACTS[act], figures))
+    return figures
 
 
 def _cues(stage: Stage) -> Cues:

@@ -185,12 +185,17 @@ def spark(values: Sequence[float], blocks: str = BLOCKS) -> str:
     return "".join(blocks[0 if value <= 0.0 else max(1, round(value / top * last))] for value in values)
 
 
-def print_account(account: Account, events: Iterable[Event], console: Console | None = None) -> None:
-    """What happened and what came of it, below each other, to stay on the terminal."""
-    console = console or Console()
+def print_events(events: Iterable[Event]) -> None:
+    """What happened, to stay on the terminal."""
+    console = Console()
     for event in events:
         at = Text(f"{event.at_s:6.1f} s  ", "dim")
         console.print(at.append(Text(event.text, _style(event))), overflow="ellipsis", no_wrap=True)
+
+
+def print_account(account: Account) -> None:
+    """What came of it, to stay on the terminal."""
+    console = Console()
     *body, verdict, took = report(account)
     console.print()
     for line in body:
