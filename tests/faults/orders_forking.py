@@ -85,7 +85,7 @@ def _libc_fork(_: Callable[[], int]) -> Callable[[], int]:
 
 
 def _multiprocessing(life: Callable[[], int]) -> Callable[[], int]:
-    """multiprocessing's fork: the child runs its target and never returns into the call."""
+    """The fork of multiprocessing: the child runs its target and never returns into the call."""
     process = multiprocessing.get_context("fork").Process(target=_exit_with, args=(life,))
     process.start()
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import ipc
 from tests.faults.body import Broken
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 HITLESS_MAX: Final = 600
 """Calls in a row that do not reach the n-th opcode: no call has that many (a block is 256 slots)."""
+REFUSED_MAX: Final = 2000
 FREE_S: Final = 3.0
 """A call of another thread that takes longer than this waits for a lock that nobody will release."""
 ERRORS: Final[dict[str, type[BaseException]]] = {
@@ -38,7 +39,7 @@ class Injection:
         self._error = error
         self.where = ""
 
-    def __enter__(self) -> Injection:
+    def __enter__(self) -> Self:
         sys.settrace(self._enter)
         return self
 
@@ -193,10 +194,11 @@ def sweep_trials(
 
 
 class Suspensions:
-    """Awaits `inner` and calls `reached` at its n-th suspension; the task may be cancelled from there."""
+    """Awaits `inner` and has its `task` cancelled at its n-th suspension."""
 
-    def __init__(self, inner: Any, nth: int, reached: Callable[[], None]) -> None:
-        self._inner, self._nth, self._reached = inner, nth, reached
+    def __init__(self, inner: Any, nth: int) -> None:
+        self._inner, self._nth = inner, nth
+        self.task: asyncio.Task[Any] | None = None
         self.seen = 0
 
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -208,8 +210,8 @@ class Suspensions:
             except StopIteration as end:
                 return end.value
             self.seen += 1
-            if self.seen == self._nth:
-                asyncio.get_running_loop().call_soon(self._reached)
+            if self.seen == self._nth and self.task is not None:
+                asyncio.get_running_loop().call_soon(self.task.cancel)
             value, error = None, None
             try:
                 value = yield waited
@@ -241,12 +243,14 @@ async def _cancel_everywhere(breaker: ipc.CircuitBreaker, rounds: int, form: str
     for _ in range(rounds):
         nth = 1
         while True:
-            task: asyncio.Task[Any]
-            watched = Suspensions(call(), nth, lambda: task.cancel())  # noqa: PLW0108
-            task = asyncio.ensure_future(_await(watched))
-            result = (await asyncio.gather(task, return_exceptions=True))[0]
+            watched = Suspensions(call(), nth)
+            watched.task = asyncio.ensure_future(_await(watched))
+            result = (await asyncio.gather(watched.task, return_exceptions=True))[0]
             if isinstance(result, ipc.CircuitOpenError):
                 refused += 1
+                if refused > REFUSED_MAX:
+                    wrong.append(f"await {nth}: refused for ever")
+                    break
                 await asyncio.sleep(0.005)  # the permit comes back with a drain
                 continue
             if isinstance(result, asyncio.CancelledError):
