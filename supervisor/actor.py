@@ -99,6 +99,10 @@ class Stage:
         """How often each actor was restarted so far."""
         return {name: seat.restarts for name, seat in self._seats.items()}
 
+    def failed_at(self) -> tuple[tuple[str, float], ...]:
+        """When each actor that ever failed did so last."""
+        return tuple((name, seat.failures[-1]) for name, seat in self._seats.items() if seat.failures)
+
     def post(self, name: str, message: Any) -> bool:
         """Put a message into a mailbox; False = full, nothing was put.
 

@@ -70,6 +70,15 @@ class Attachments:
         """The worker with this nonce, if its segment is here."""
         return self._live.get(worker)
 
+    def ring_used(self) -> dict[str, tuple[int, int]]:
+        """Per worker (slots given out and not yet free again, all slots); its own word, so it may lie."""
+        found = {}
+        for worker, attached in self._live.items():
+            words, slots = attached.segment.words, attached.segment.layout.slots
+            used = min(max(0, words[at.W_GRANTED] - words[at.W_COMMITTED]), slots)
+            found[worker] = (used, slots)
+        return found
+
     def deposit(self, held: Held) -> bool:
         """Give copies to the nursery; True = whatever becomes of this process, they are safe."""
         done = descriptors.deposit(self._channel, held)

@@ -18,11 +18,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ipc.layout import ROWS
 from ipc.vocabulary import MANUAL_DEFAULT_S, Verb
 from supervisor import views
 from supervisor.actor import Stage
 from supervisor.connections import Connections, Peer, Request
 from supervisor.errors import BadRequest
+from supervisor.facts import Facts
 from supervisor.hello import Greeter, HelloRefused, Joining, Welcome, user_name
 from supervisor.messages import Command, Message, PermitAsked, PermitReturned, Refused
 from supervisor.mind import Mind, Tell, Told
@@ -32,7 +34,7 @@ log = logging.getLogger("breakerd.control")
 
 SAVED_TICKETS_S: Final = 5.0
 """A request that the mind never answered (it had to start anew) is refused after this long."""
-EVENTS_MAX: Final = 1000
+ASK_END: Final = 1 << 53
 REASON_MAX: Final = 500
 SLEEP_MAX_S: Final = 10.0
 TEST_VERBS_VARIABLE: Final = "BREAKERD_TEST_VERBS"
@@ -71,7 +73,7 @@ class ControlServer:
         mind: Mind,
         greeter: Greeter,
         settings: SupervisorSettings,
-        facts: Callable[[], views.Facts],
+        facts: Callable[[], Facts],
         clock: Callable[[], float],
     ) -> None:
         self.stage: Stage
@@ -170,7 +172,9 @@ class ControlServer:
 
     def _permit(self, request: Request) -> None:
         nonce, row, ask = (request.body.get(key) for key in ("nonce", "row", "ask"))
-        if not isinstance(nonce, str) or not _is_number(row, 1 << 10) or not _is_number(ask, 1 << 53):
+        if not isinstance(nonce, str) or not isinstance(row, int) or not isinstance(ask, int):
+            raise RequestRefused("bad", "a permit is asked for with nonce, row and ask")
+        if not 0 <= row < ROWS or not 0 <= ask < ASK_END:
             raise RequestRefused("bad", "a permit is asked for with nonce, row and ask")
         if nonce not in self._mind.engine.workers:
             raise RequestRefused("unknown", "this worker is not attached; say hello first")
@@ -242,10 +246,6 @@ def _gid(group: str) -> int:
         return grp.getgrnam(group).gr_gid
     except KeyError:
         return -1
-
-
-def _is_number(value: Any, end: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < end
 
 
 _Handler = Callable[[ControlServer, Request], dict[str, Any] | None]

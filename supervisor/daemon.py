@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ipc.segment import boot_id
-from supervisor import descriptors, settings, start, views
+from supervisor import descriptors, settings, start
 from supervisor.actor import Fault, Stage
 from supervisor.attachments import Attachments
 from supervisor.connections import Connections, Limits
@@ -30,6 +30,7 @@ from supervisor.control_server import ControlServer, Sweep
 from supervisor.descriptors import Inheritance
 from supervisor.disk_actor import CopyDue, DiskActor
 from supervisor.errors import ActorFailed, ConfigurationError
+from supervisor.facts import Facts
 from supervisor.hello import Greeter
 from supervisor.intake import Intake
 from supervisor.intake_actor import Died, IntakeActor, Look
@@ -61,7 +62,8 @@ class Daemon:
         self._channel = socket.socket(fileno=inherited.channel)
         self._channel.setblocking(False)
         self._pulse = memoryview(mmap.mmap(inherited.pulse, mmap.PAGESIZE)).cast("Q")
-        self._started = time.time()
+        self._started = time.monotonic()
+        self._problems: tuple[str, ...] = ()
         self._stage = Stage(loop.call_soon, time.monotonic, self._give_up, fault=self._fault())
         begun = start.begin(inherited, self._boot, self._settings, time.monotonic())
         self._intake = Intake(begun.engine)
@@ -107,8 +109,9 @@ class Daemon:
             if problem:
                 # One bad segment is set aside and told; it never stops the start.
                 problems.append(problem)
+        self._problems = tuple(problems)
         self._step("adopted")
-        self._mind.transact(begun.opening(tuple(problems)))
+        self._mind.transact(begun.opening(self._problems))
         self._step("opened")
         for worker, pid in begun.absent:
             self._attachments.await_return(worker, pid, self._lost)
@@ -204,14 +207,20 @@ class Daemon:
         future = self._loop.run_in_executor(None, work)
         future.add_done_callback(lambda _: done())
 
-    def _facts(self) -> views.Facts:
+    def _facts(self) -> Facts:
         """What the engine cannot know."""
-        return views.Facts(
+        return Facts(
             started_at=self._started,
             pid=os.getpid(),
             nursery_pid=self._inherited.nursery,
+            nursery_started_at=self._inherited.started_at,
+            software=start.software(),
+            checkpoint_problem=self._mind.problem,
             disk_problem=self._disk.problem,
+            degraded=self._problems,
             restarts=tuple(sorted(self._stage.restarts().items())),
+            failed_at=self._stage.failed_at(),
+            ring_used=self._attachments.ring_used(),
         )
 
 

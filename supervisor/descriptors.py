@@ -52,6 +52,8 @@ class Inheritance:
     lock: int
     nursery: int
     """The nursery's pid."""
+    started_at: float
+    """When the nursery started, s of CLOCK_MONOTONIC."""
     config: str
     runtime: str
     state: str

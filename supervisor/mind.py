@@ -69,6 +69,8 @@ class Mind:
         self.engine = engine
         self.journal = journal
         self.stage: Stage
+        self.problem = ""
+        """Why the last commit failed; empty = it did not."""
         self._outlet = outlet
         self._clock = clock
         self._dice = dice
@@ -97,14 +99,25 @@ class Mind:
             effects += self.engine.handle(message, now, chance)
             whole = whole and self.journal.append(now, chance, to_plain(message))
         self._step("appended")
-        if whole and not self.journal.wants_snapshot:
-            self.journal.commit()
-        else:
-            self.journal.snapshot(self.engine.to_plain())
+        self._commit(whole)
         self._step("committed")
         self._outlet.deliver(effects)
         self._step("published")
         return effects
+
+    def _commit(self, whole: bool) -> None:
+        """Make what was appended valid. Raises OSError if the checkpoint must grow and cannot: then the
+        message fails as a whole, and health says that the supervisor is not ready.
+        """
+        try:
+            if whole and not self.journal.wants_snapshot:
+                self.journal.commit()
+            else:
+                self.journal.snapshot(self.engine.to_plain())
+        except OSError as error:
+            self.problem = f"the checkpoint cannot be written: {error.strerror or error}"
+            raise
+        self.problem = ""
 
     def restart(self) -> None:
         """Forget what was not committed; tell the reader of the rings."""

@@ -79,6 +79,7 @@ class Nursery:
         self._failures: deque[float] = deque()
         self._failed_starts = 0
         self._stops = 0
+        self._started_at = time.monotonic()
         self._environment = dict(os.environ)
         _raise_descriptor_limit()
         self._signals = _listen_to_signals()
@@ -110,6 +111,7 @@ class Nursery:
             pulse=self._pulse_fd,
             lock=self._lock.fd,
             nursery=os.getpid(),
+            started_at=self._started_at,
             config=self._places.config or "",
             runtime=self._places.runtime,
             state=self._places.state,

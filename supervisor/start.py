@@ -19,7 +19,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass
-from typing import Final
+from importlib import metadata
 
 from supervisor import descriptors
 from supervisor.descriptors import Held, Inheritance
@@ -40,8 +40,14 @@ from supervisor.mind import rebuild
 from supervisor.settings import SupervisorSettings
 
 log = logging.getLogger("breakerd.start")
-SOFTWARE: Final = "0.1.0"
-"""The format of what is written here; raised when an older daemon's checkpoint cannot be replayed."""
+
+
+def software() -> str:
+    """The installed version of breakerd."""
+    try:
+        return metadata.version("breakerd")
+    except metadata.PackageNotFoundError:
+        return "0+source"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,7 @@ def begin(inherited: Inheritance, boot: int, settings: SupervisorSettings, now: 
     problems: list[str] = []
     if inherited.fresh:
         problems.append(_quarantine(inherited.runtime))
-    journal = Journal.open(inherited.runtime, boot, SOFTWARE)
+    journal = Journal.open(inherited.runtime, boot, software())
     disk = DiskCopy(inherited.state)
     engine = Engine() if inherited.fresh else _engine(journal, disk, boot, now, problems)
     held = {one.nonce: one for one in inherited.held}
@@ -84,15 +90,15 @@ def begin(inherited: Inheritance, boot: int, settings: SupervisorSettings, now: 
     joined = tuple(_joined(one) for one in adopted if one.nonce not in engine.workers)
     for message in joined:
         engine.handle(message, now, 0.0)
-    missing = {nonce: one.joined for nonce, one in engine.workers.items() if nonce not in held}
-    lost = [nonce for nonce, joined in missing.items() if is_gone(joined)]
+    missing = {nonce: worker for nonce, worker in engine.workers.items() if nonce not in held}
+    lost = [nonce for nonce, worker in missing.items() if is_gone(worker.pid, worker.inode)]
     return Begun(
         engine,
         journal,
         disk,
         tuple(problems),
         tuple(adopted),
-        tuple((nonce, joined.pid) for nonce, joined in missing.items() if nonce not in lost),
+        tuple((nonce, worker.pid) for nonce, worker in missing.items() if nonce not in lost),
         tuple(nonce for nonce in engine.tombs if nonce in held),
         tuple(lost),
         tuple(nonce for nonce in engine.tombs if nonce not in held),
@@ -125,19 +131,26 @@ def _engine(journal: Journal, disk: DiskCopy, boot: int, now: float, problems: l
 def _joined(held: Held) -> WorkerJoined:
     """The message that the life before did not come to commit, from what the nursery was told."""
     about = held.about
-    texts = {key: str(about.get(key, "")) for key in ("user", "name", "namespace", "software")}
-    numbers = {key: int(about.get(key, 0)) for key in ("pid", "inode", "uid")}
-    return WorkerJoined(held.nonce, **texts, **numbers)
+    return WorkerJoined(
+        held.nonce,
+        pid=int(about.get("pid", 0)),
+        inode=int(about.get("inode", 0)),
+        uid=int(about.get("uid", 0)),
+        user=str(about.get("user", "")),
+        name=str(about.get("name", "")),
+        namespace=str(about.get("namespace", "")),
+        software=str(about.get("software", "")),
+    )
 
 
-def is_gone(joined: WorkerJoined) -> bool:
+def is_gone(pid: int, inode: int) -> bool:
     """True if the process of a record without a segment has ended; else it may come back with its own."""
     try:
-        pidfd = os.pidfd_open(joined.pid)
+        pidfd = os.pidfd_open(pid)
     except (OSError, ValueError):
         return True
     try:
-        other = bool(joined.inode) and os.fstat(pidfd).st_ino != joined.inode
+        other = bool(inode) and os.fstat(pidfd).st_ino != inode
         return other or descriptors.is_dead(pidfd)
     finally:
         os.close(pidfd)
