@@ -49,7 +49,15 @@ class Chronicle:
         return [
             self.following,
             [
-                [at, one.number, one.kind, one.text, one.breaker, one.worker, [list(pair) for pair in one.fields]]
+                [
+                    at,
+                    one.number,
+                    one.kind,
+                    one.text,
+                    one.breaker,
+                    one.worker,
+                    [list(pair) for pair in one.fields],
+                ]
                 for at, one in self.events
             ],
         ]

@@ -86,11 +86,9 @@ class Engine:
         if now >= self._next:
             self._advance(turn)
         _HANDLERS[type(message)](self, message, turn)
-        for breaker in turn.fed.values():
-            if breaker.breaker.transitions or not breaker.calm:
-                turn.touch(breaker)
-        for breaker in turn.moved.values():
-            self._settle(breaker, turn)
+        for breaker in turn.touched.values():
+            if not breaker.settled:
+                self._settle(breaker, turn)
         return turn.effects
 
     def next_time(self) -> float:
@@ -162,7 +160,7 @@ class Engine:
                 now,
                 breaker.chance(turn.chance),
             )
-            turn.fed[breaker.number] = breaker
+            turn.touched[breaker.number] = breaker
 
     # --- trials and commands ----------------------------------------------------------------------
 

@@ -11,32 +11,27 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class ActorFacts:
-    """One actor of the daemon."""
-
-    name: str
-    restarts: int = 0
-    failed_at: float | None = None
-    """When it last failed, s of CLOCK_MONOTONIC; None = never."""
-
-
-@dataclass(frozen=True, slots=True)
 class Facts:
     """The supervisor's own circumstances. A problem is a sentence; empty = there is none."""
 
     started_at: float
     """When this daemon began to serve, s of CLOCK_MONOTONIC."""
-    software: str
     pid: int
     nursery_pid: int
-    nursery_started_at: float
+    nursery_started_at: float | None = None
+    """When the nursery was started; None = as long ago as this daemon."""
+    software: str = ""
+    """The version of breakerd."""
     checkpoint_problem: str = ""
     """Why a commit is not durable; while it stands, the supervisor is not ready."""
     disk_problem: str = ""
     """Why the copy for a reboot is not written."""
     degraded: tuple[str, ...] = ()
     """What else is not as it should be: a quarantined snapshot, a refused reload."""
-    actors: tuple[ActorFacts, ...] = ()
+    restarts: tuple[tuple[str, int], ...] = ()
+    """How often each actor was restarted, by its name."""
+    failed_at: tuple[tuple[str, float], ...] = ()
+    """When actors last failed, s of CLOCK_MONOTONIC."""
     rss_bytes: Mapping[int, int] = field(default_factory=dict)
     """Resident memory by pid, of workers for which it is known."""
     ring_used: Mapping[str, tuple[int, int]] = field(default_factory=dict)

@@ -10,6 +10,7 @@ only where the configuration calls it critical. Neighbours: `engine`, `facts`, `
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -56,9 +57,7 @@ def report(engine: Engine, facts: Facts, level: str, now: float) -> dict[str, An
     grouped: dict[str, list[dict[str, Any]]] = {}
     for check in checks:
         grouped.setdefault(check.name, []).append(check.to_json())
-    bad = sorted(
-        (check for check in checks if check.status != "pass"), key=lambda one: -_WORST[one.status]
-    )
+    bad = sorted((check for check in checks if check.status != "pass"), key=lambda one: -_WORST[one.status])
     answer: dict[str, Any] = {
         "schema": 1,
         "status": status,
@@ -75,26 +74,26 @@ def report(engine: Engine, facts: Facts, level: str, now: float) -> dict[str, An
 
 
 def _checkpoint(facts: Facts) -> Check:
-    problem = facts.checkpoint_problem
-    if problem:
-        return Check("supervisor:checkpoint", "fail", f"the checkpoint cannot be written: {problem}", "failed")
+    if facts.checkpoint_problem:
+        text = f"the checkpoint cannot be written: {facts.checkpoint_problem}"
+        return Check("supervisor:checkpoint", "fail", text, "failed")
     return Check("supervisor:checkpoint", "pass", value="written")
 
 
 def _supervisor(engine: Engine, facts: Facts, now: float) -> Iterator[Check]:
     """The supervisor's own parts."""
-    problem = facts.disk_problem
-    if problem:
-        text = f"the copy that survives a reboot is not written: {problem}"
+    if facts.disk_problem:
+        text = f"the copy that survives a reboot is not written: {facts.disk_problem}"
         yield Check("supervisor:state-copy", "warn", text, "failed")
     else:
         yield Check("supervisor:state-copy", "pass", value="written")
     for sentence in facts.degraded:
         yield Check("supervisor:degraded", "warn", sentence, "degraded")
-    for actor in facts.actors:
-        fresh = actor.failed_at is not None and now - actor.failed_at < FRESH_S
-        text = f"the actor {actor.name} failed and was restarted" if fresh else ""
-        yield Check(f"supervisor:actor:{actor.name}", "warn" if fresh else "pass", text, actor.restarts)
+    failed_at = dict(facts.failed_at)
+    for actor, restarts in facts.restarts:
+        fresh = restarts > 0 and now - failed_at.get(actor, -math.inf) < FRESH_S
+        text = f"the actor {actor} failed and was restarted" if fresh else ""
+        yield Check(f"supervisor:actor:{actor}", "warn" if fresh else "pass", text, restarts)
     at, what = engine.counting.disorder_at, engine.counting.disorder
     if at is not None and now - at < FRESH_S:
         yield Check("supervisor:outcomes", "warn", f"{what}, {max(0.0, now - at):.0f} s ago", "disorder")
@@ -135,8 +134,8 @@ def _sentence(breaker: HostBreaker, now: float) -> str:
     text = f"{breaker.name} is {breaker.state.name} since {since:.1f} s"
     manual = breaker.breaker.manual
     if manual is not None:
-        who, reason = manual[0], manual[1]
-        text += f" by uid {who.partition(':')[0]}" + (f" ({reason})" if reason else "")
+        text += f" by uid {manual.who.partition(':')[0]}"
+        text += f" ({manual.reason})" if manual.reason else ""
     elif breaker.state is BreakerState.OPEN:
         text += f", trials in {breaker.retry_after_s('', now):.1f} s"
     return text

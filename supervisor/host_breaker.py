@@ -23,6 +23,9 @@ GOLDEN: Final = 0.6180339887498949
 """Spreads one drawn chance over breakers that open in the same moment."""
 
 
+NEVER_LOOKED: Final = -1
+
+
 @functools.lru_cache(maxsize=1024)
 def read_settings(text: str) -> BreakerSettings:
     """Settings from a worker's or the configuration's JSON. Raises SettingsError, whatever the text is."""
@@ -51,6 +54,8 @@ class HostBreaker:
     """The board word last published, by worker and row. Only the engine's publications write boards."""
     configured: BreakerSettings | None = None
     critical: bool = False
+    looked_at: int = NEVER_LOOKED
+    """The breaker's revision when its words were last compared with the published ones."""
     conflicting: int = 0
     """Workers whose declaration differs from the settings in force, as last told in an event."""
 
@@ -60,9 +65,9 @@ class HostBreaker:
         return f"{self.namespace}/{self.short}"
 
     @property
-    def calm(self) -> bool:
-        """True if its board words depend on nothing but its transitions."""
-        return self.breaker.state_of() is not BreakerState.HALF_OPEN and not self.breaker.isolated
+    def settled(self) -> bool:
+        """True if nothing that it was told can have changed a board word or is an event."""
+        return self.breaker.revision == self.looked_at and not self.breaker.transitions
 
     def chance(self, drawn: float) -> float:
         """This breaker's own chance in [0, 1), from the one that was drawn for the message."""
@@ -79,6 +84,11 @@ class HostBreaker:
         until = self.breaker.until if circuit is None else circuit.until
         return 0.0 if math.isinf(until) else max(0.0, until - now)
 
+    def show(self, worker: str, row: int) -> None:
+        """From now on this row of this worker shows the breaker; nothing was published there yet."""
+        self.shown.setdefault((worker, row), 0)
+        self.looked_at = NEVER_LOOKED
+
     def hide(self, worker: str, rows: Iterable[int]) -> None:
         """The worker is gone: forget its rows and its declaration."""
         for row in rows:
@@ -88,6 +98,7 @@ class HostBreaker:
     def changed_words(self) -> Iterator[tuple[str, int, int]]:
         """(worker, row, word) of each row whose word is not the published one; it is from now on."""
         word_of = self.breaker.word
+        self.looked_at = self.breaker.revision
         for (worker, row), published in self.shown.items():
             word = word_of(worker)
             if word != published:
@@ -98,6 +109,7 @@ class HostBreaker:
         """Take the present words as the published ones, as every turn of the engine leaves them."""
         for worker, row in self.shown:
             self.shown[worker, row] = self.breaker.word(worker)
+        self.looked_at = self.breaker.revision
 
     def wanted(self) -> BreakerSettings:
         """The settings that should be in force now."""
@@ -152,7 +164,7 @@ class HostBreaker:
             {(worker, row): 0 for worker, row in shown},  # noqa: C420 (the keys are lists in JSON)
             None if configured is None else BreakerSettings.from_json(configured),
             critical,
-            conflicting,
+            conflicting=conflicting,
         )
         restored.refresh()
         return restored

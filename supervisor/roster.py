@@ -161,7 +161,7 @@ class Roster:
             breaker.declared[worker.nonce] = settings
         if row not in worker.rows:
             worker.rows[row] = Row(breaker)
-            breaker.shown.setdefault((worker.nonce, row), 0)
+            breaker.show(worker.nonce, row)
             if not worker.quarantine:
                 breaker.breaker.join(worker.nonce, turn.now)
         self._catalogue.choose(breaker, turn)

@@ -17,16 +17,14 @@ Effects = list[Effect]
 class Turn:
     """One message being handled at `now` (s of CLOCK_MONOTONIC) with `chance` in [0, 1)."""
 
-    __slots__ = ("_chronicle", "chance", "effects", "fed", "moved", "now")
+    __slots__ = ("_chronicle", "chance", "effects", "now", "touched")
 
     def __init__(self, now: float, chance: float, chronicle: Chronicle) -> None:
         self.now = now
         self.chance = chance
         self.effects: Effects = []
-        self.moved: dict[int, HostBreaker] = {}
-        """Breakers whose board words may have changed."""
-        self.fed: dict[int, HostBreaker] = {}
-        """Breakers that were told outcomes: their words changed only if they are not calm or moved."""
+        self.touched: dict[int, HostBreaker] = {}
+        """Breakers that were told something, by their number, in the order of the telling."""
         self._chronicle = chronicle
 
     def happened(self, kind: str, text: str, breaker: str = "", worker: str = "", **facts: str) -> None:
@@ -34,5 +32,5 @@ class Turn:
         self.effects.append(self._chronicle.add(self.now, kind, text, breaker, worker, **facts))
 
     def touch(self, breaker: HostBreaker) -> None:
-        """Look at this breaker's words at the end of the turn."""
-        self.moved[breaker.number] = breaker
+        """Look at this breaker at the end of the turn."""
+        self.touched[breaker.number] = breaker

@@ -20,18 +20,24 @@ from supervisor import health
 from supervisor.chronicle import EVENTS_MAX
 from supervisor.engine import Engine
 from supervisor.errors import BadRequest
-from supervisor.facts import Facts as Facts
+from supervisor.facts import Facts
 from supervisor.host_breaker import HostBreaker
 from supervisor.metrics import KIND_NAMES, TALLY_NAMES, BreakerMetrics, percentile_s
 from supervisor.worker import Worker
+
+__all__ = ["Facts", "Question", "answer", "counts"]
 
 PERCENTILES: Final = {"p50_s": 0.5, "p90_s": 0.9, "p99_s": 0.99}
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """The same instant on both clocks."""
+class Question:
+    """What was asked, of whom and when: one instant on both clocks."""
 
+    engine: Engine
+    body: dict[str, Any]
+    """The request as it came: hostile."""
+    facts: Facts
     now: float
     """s of CLOCK_MONOTONIC."""
     wall: float
@@ -50,21 +56,21 @@ def answer(engine: Engine, body: dict[str, Any], facts: Facts, now: float, wall:
     view = _VIEWS.get(body.get("verb", ""))
     if view is None:
         raise BadRequest(f"no answer is known to {body.get('verb')!r:.40}")
-    return {"schema": 1, **view(engine, body, facts, Moment(now, wall))}
+    return {"schema": 1, **view(Question(engine, body, facts, now, wall))}
 
 
-def _health(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) -> dict[str, Any]:
-    level = body.get("level") or "full"
+def _health(asked: Question) -> dict[str, Any]:
+    level = asked.body.get("level") or "full"
     if level not in health.LEVELS:
         raise BadRequest(f"level must be one of {', '.join(health.LEVELS)}, got {level!r:.40}")
-    return health.report(engine, facts, level, moment.now)
+    return health.report(asked.engine, asked.facts, level, asked.now)
 
 
 # --- counts -------------------------------------------------------------------------------------------
 
 
-def _stats(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) -> dict[str, Any]:
-    breakers = {one.name: counts(one.metrics) for one in engine.catalogue.numbered}
+def _stats(asked: Question) -> dict[str, Any]:
+    breakers = {one.name: counts(one.metrics) for one in asked.engine.catalogue.numbered}
     totals: dict[str, Any] = {"outcomes": dict.fromkeys(KIND_NAMES.values(), 0)}
     totals |= dict.fromkeys(TALLY_NAMES.values(), 0)
     for counted in breakers.values():
@@ -72,7 +78,7 @@ def _stats(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) -
             totals["outcomes"][name] += count
         for name in TALLY_NAMES.values():
             totals[name] += counted[name]
-    lost = engine.counting.lost
+    lost = asked.engine.counting.lost
     return {
         "totals": totals,
         "breakers": breakers,
@@ -83,10 +89,10 @@ def _stats(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) -
             "unknown_row": lost.unknown_row,
         },
         "supervisor": {
-            "incarnation": engine.incarnation,
-            "workers": len(engine.workers),
-            "batches": engine.counting.batches,
-            "uptime_s": moment.now - facts.started_at,
+            "incarnation": asked.engine.incarnation,
+            "workers": len(asked.engine.workers),
+            "batches": asked.engine.counting.batches,
+            "uptime_s": asked.now - asked.facts.started_at,
         },
     }
 
@@ -102,11 +108,11 @@ def counts(metrics: BreakerMetrics) -> dict[str, Any]:
     }
 
 
-def _errors(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) -> dict[str, Any]:
-    if body.get("breaker") is not None:
-        chosen = [_named(engine, body["breaker"])]
+def _errors(asked: Question) -> dict[str, Any]:
+    if asked.body.get("breaker") is not None:
+        chosen = [_named(asked.engine, asked.body["breaker"])]
     else:
-        chosen = engine.catalogue.numbered
+        chosen = asked.engine.catalogue.numbered
     return {
         "breakers": [
             {
@@ -115,8 +121,8 @@ def _errors(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) 
                     {
                         "class": name,
                         "count": counted.count,
-                        "last_seen": moment.date(counted.last_seen),
-                        "age_s": None if counted.last_seen is None else moment.now - counted.last_seen,
+                        "last_seen": asked.date(counted.last_seen),
+                        "age_s": None if counted.last_seen is None else asked.now - counted.last_seen,
                     }
                     for name, counted in sorted(
                         breaker.metrics.classes.items(), key=lambda item: (-item[1].count, item[0])
@@ -131,12 +137,13 @@ def _errors(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) 
 # --- breakers -----------------------------------------------------------------------------------------
 
 
-def _breakers(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) -> dict[str, Any]:
-    return {"breakers": [_one_breaker(engine, one, moment.now) for one in engine.catalogue.numbered]}
+def _breakers(asked: Question) -> dict[str, Any]:
+    engine = asked.engine
+    return {"breakers": [_one_breaker(engine, one, asked.now) for one in engine.catalogue.numbered]}
 
 
-def _breaker(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) -> dict[str, Any]:
-    return {"breaker": _one_breaker(engine, _named(engine, body.get("name")), moment.now)}
+def _breaker(asked: Question) -> dict[str, Any]:
+    return {"breaker": _one_breaker(asked.engine, _named(asked.engine, asked.body.get("name")), asked.now)}
 
 
 def _named(engine: Engine, name: Any) -> HostBreaker:
@@ -149,7 +156,7 @@ def _named(engine: Engine, name: Any) -> HostBreaker:
 def _one_breaker(engine: Engine, breaker: HostBreaker, now: float) -> dict[str, Any]:
     """Everything about one breaker."""
     judge = breaker.breaker
-    calls, failures, slow = judge.window_totals
+    window = judge.totals
     return {
         "name": breaker.name,
         "namespace": breaker.namespace,
@@ -157,7 +164,7 @@ def _one_breaker(engine: Engine, breaker: HostBreaker, now: float) -> dict[str, 
         "state": breaker.state.name,
         "generation": judge.generation,
         "failure_count": judge.host_run,
-        "window": {"calls": calls, "failures": failures, "slow": slow},
+        "window": {"calls": window.calls, "failures": window.failures, "slow": window.slow},
         "retry_after_s": breaker.retry_after_s("", now),
         "since_s": max(0.0, now - judge.since),
         "isolated": [_isolated(engine, breaker, party, now) for party in judge.isolated],
@@ -195,10 +202,9 @@ def _manual(breaker: HostBreaker, now: float) -> dict[str, Any] | None:
     manual = breaker.breaker.manual
     if manual is None:
         return None
-    who, reason, until = manual
-    uid, _, user = who.partition(":")
-    expires = None if math.isinf(until) else max(0.0, until - now)
-    return {"uid": int(uid), "user": user, "reason": reason, "expires_in_s": expires}
+    uid, _, user = manual.who.partition(":")
+    expires = None if math.isinf(manual.until) else max(0.0, manual.until - now)
+    return {"uid": int(uid), "user": user, "reason": manual.reason, "expires_in_s": expires}
 
 
 def _title(engine: Engine, worker: str) -> str:
@@ -209,8 +215,8 @@ def _title(engine: Engine, worker: str) -> str:
 # --- workers and processes ----------------------------------------------------------------------------
 
 
-def _workers(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) -> dict[str, Any]:
-    return {"workers": [_worker(worker, facts, moment.now) for worker in engine.workers.values()]}
+def _workers(asked: Question) -> dict[str, Any]:
+    return {"workers": [_worker(worker, asked.facts, asked.now) for worker in asked.engine.workers.values()]}
 
 
 def _worker(worker: Worker, facts: Facts, now: float) -> dict[str, Any]:
@@ -240,10 +246,12 @@ def _worker(worker: Worker, facts: Facts, now: float) -> dict[str, Any]:
     return shown
 
 
-def _status(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) -> dict[str, Any]:
-    attached = f"incarnation {engine.incarnation}, {len(engine.workers)} workers"
+def _status(asked: Question) -> dict[str, Any]:
+    facts = asked.facts
+    since = facts.started_at if facts.nursery_started_at is None else facts.nursery_started_at
+    attached = f"incarnation {asked.engine.incarnation}, {len(asked.engine.workers)} workers"
     rows = (
-        ("breakerd", facts.nursery_pid, facts.nursery_started_at, "nursery"),
+        ("breakerd", facts.nursery_pid, since, "nursery"),
         ("daemon", facts.pid, facts.started_at, attached),
     )
     return {
@@ -252,7 +260,7 @@ def _status(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) 
                 "name": name,
                 "state": "RUNNING",
                 "pid": pid,
-                "uptime_s": max(0.0, moment.now - started),
+                "uptime_s": max(0.0, asked.now - started),
                 "description": description,
             }
             for name, pid, started, description in rows
@@ -260,14 +268,14 @@ def _status(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) 
     }
 
 
-def _events(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) -> dict[str, Any]:
-    after, limit = _whole(body, "after", 0), _whole(body, "limit", EVENTS_MAX)
-    found = engine.chronicle.after(after, min(limit, EVENTS_MAX))
+def _events(asked: Question) -> dict[str, Any]:
+    after, limit = _whole(asked, "after", 0), _whole(asked, "limit", EVENTS_MAX)
+    found = asked.engine.chronicle.after(after, min(limit, EVENTS_MAX))
     return {
         "events": [
             {
                 "number": event.number,
-                "at": moment.date(at),
+                "at": asked.date(at),
                 "kind": event.kind,
                 "text": event.text,
                 "breaker": event.breaker,
@@ -280,9 +288,9 @@ def _events(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) 
     }
 
 
-def _whole(body: dict[str, Any], key: str, default: int) -> int:
+def _whole(asked: Question, key: str, default: int) -> int:
     """A whole number of a request. Raises BadRequest."""
-    value = body.get(key)
+    value = asked.body.get(key)
     if value is None:
         return default
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
@@ -290,18 +298,18 @@ def _whole(body: dict[str, Any], key: str, default: int) -> int:
     return value
 
 
-def _version(engine: Engine, body: dict[str, Any], facts: Facts, moment: Moment) -> dict[str, Any]:
+def _version(asked: Question) -> dict[str, Any]:
     return {
-        "version": facts.software,
+        "version": asked.facts.software,
         "protocol": PROTOCOL_VERSION,
         "layout": LAYOUT_VERSION,
         "python": platform.python_version(),
-        "pid": facts.pid,
-        "nursery_pid": facts.nursery_pid,
+        "pid": asked.facts.pid,
+        "nursery_pid": asked.facts.nursery_pid,
     }
 
 
-_View = Callable[[Engine, dict[str, Any], Facts, Moment], dict[str, Any]]
+_View = Callable[[Question], dict[str, Any]]
 _VIEWS: Final[dict[str, _View]] = {
     "health": _health,
     "stats": _stats,

@@ -12,6 +12,7 @@ from typing import Any
 
 from ipc import layout as at
 from supervisor.host_breaker import HostBreaker
+from supervisor.messages import WorkerJoined
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,12 @@ class Worker:
     overflow: int = 0
 
     @property
+    def joined(self) -> WorkerJoined:
+        """What its hello said."""
+        who = (self.nonce, self.pid, self.inode, self.uid, self.user, self.name)
+        return WorkerJoined(*who, self.namespace, self.software)
+
+    @property
     def title(self) -> str:
         """How it is called in sentences."""
         return f"{self.name or self.nonce[:8]} (pid {self.pid})"
@@ -90,7 +97,14 @@ class Worker:
     def to_plain(self) -> list[Any]:
         """The record as JSON values; a row is [row, number of the breaker, class name or None]."""
         return [
-            [self.nonce, self.pid, self.inode, self.uid, self.user, self.name, self.namespace, self.software],
+            self.nonce,
+            self.pid,
+            self.inode,
+            self.uid,
+            self.user,
+            self.name,
+            self.namespace,
+            self.software,
             self.since,
             self.quarantine,
             self.position,
@@ -105,16 +119,11 @@ class Worker:
     @classmethod
     def from_plain(cls, plain: list[Any], breakers: list[HostBreaker]) -> Worker:
         """The record that `to_plain` wrote; `breakers` by their number."""
-        who, since, quarantine, position, epoch, holes, declared, seen, rows, totals = plain
-        return cls(
-            *who,
-            since,
-            quarantine,
-            position,
-            epoch,
-            tuple((at_slot, at_epoch) for at_slot, at_epoch in holes),
-            declared,
-            {(row, index): value for row, index, value in seen},
-            {row: Row(breakers[number], class_name) for row, number, class_name in rows},
-            *totals,
-        )
+        *scalars, holes, declared, seen, rows, totals = plain
+        worker = cls(*scalars)
+        worker.holes = tuple((position, epoch) for position, epoch in holes)
+        worker.declared = declared
+        worker.seen = {(row, index): value for row, index, value in seen}
+        worker.rows = {row: Row(breakers[number], class_name) for row, number, class_name in rows}
+        worker.outcomes, worker.rejected, worker.overflow = totals
+        return worker
