@@ -70,6 +70,10 @@ class IntakeActor:
         if not self.idle:
             self._look_again = True
             return
+        told = isinstance(message, Told)
+        if told and not (self._look_again or self._dead or self.intake.more):
+            # Successes may wait for the next tick: a batch of many costs what a batch of few does.
+            return
         self._look_again = False
         self._drain()
 
