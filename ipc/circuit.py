@@ -1,0 +1,217 @@
+"""One circuit: the table of its states, and the one method that writes a state.
+
+A breaker has a circuit for the host and one for each isolated worker; both move by this table and by
+nothing else. Neighbours: `vocabulary` (the states), `breaker` (which decides what happened). Knows no
+outcomes, no permits, no clock and no chance: both are passed in.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from ipc.vocabulary import FOREVER, BreakerSettings, BreakerState
+
+GENERATION_CODES: Final = 15
+"""An outcome carries its generation as 1 to 15; generations this far apart look the same in it."""
+GROWTH_MAX: Final = 64
+"""Steps of growth remembered; the open time has reached its maximum long before."""
+
+
+class Event(enum.IntEnum):
+    """What may happen to a circuit."""
+
+    TRIP = 1
+    """A rule about outcomes says that the dependency is down."""
+    OPEN_TIME_OVER = 2
+    TRIALS_PASSED = 3
+    TRIAL_FAILED = 4
+    FORCE_OPEN = 5
+    DISABLE = 6
+    METRICS_ONLY = 7
+    RESET = 8
+    ENABLE = 9
+    """A manual state ends, by the verb or by itself."""
+
+
+_C, _O, _H = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
+_F, _D, _M = BreakerState.FORCED_OPEN, BreakerState.DISABLED, BreakerState.METRICS_ONLY
+
+_ROWS: Final[dict[BreakerState, tuple[BreakerState, ...]]] = {
+    # TRIP, OPEN_TIME_OVER, TRIALS_PASSED, TRIAL_FAILED, FORCE_OPEN, DISABLE, METRICS_ONLY, RESET, ENABLE
+    _C: (_O, _C, _C, _C, _F, _D, _M, _C, _C),
+    _O: (_O, _H, _O, _O, _F, _D, _M, _C, _O),
+    _H: (_H, _H, _C, _O, _F, _D, _M, _C, _H),
+    _F: (_F, _F, _F, _F, _F, _D, _M, _C, _H),
+    _D: (_D, _D, _D, _D, _F, _D, _M, _C, _C),
+    _M: (_M, _M, _M, _M, _F, _D, _M, _C, _C),
+}
+
+TABLE: Final[Mapping[tuple[BreakerState, Event], BreakerState]] = MappingProxyType(
+    {(state, event): row[event - 1] for state, row in _ROWS.items() for event in Event}
+)
+"""Where each event leads from each state: every pair is present; staying is written down too."""
+
+
+def diagram() -> str:
+    """The table as text: a block per state, a line per way out of it. ARCHITECTURE.md shows it."""
+    lines: list[str] = []
+    for state in BreakerState:
+        exits: dict[BreakerState, list[str]] = {}
+        for event in Event:
+            target = TABLE[state, event]
+            if target is not state:
+                exits.setdefault(target, []).append(event.name.lower().replace("_", " "))
+        lines.append(state.name)
+        for number, target in enumerate(sorted(exits)):
+            branch = "└──" if number == len(exits) - 1 else "├──"
+            lines.append(f"  {branch} {' | '.join(exits[target])} ──> {target.name}")
+    return "\n".join(lines) + "\n"
+
+
+def generation_code(generation: int) -> int:
+    """The generation as an outcome word carries it, 1 to 15; 0 is left for local outcomes."""
+    return generation % GENERATION_CODES + 1
+
+
+def open_time_s(settings: BreakerSettings, growth: int, chance: float) -> float:
+    """Seconds that a circuit stays open after `growth` failed recoveries; `chance` in [0, 1) is jitter."""
+    grown = settings.recovery_timeout * settings.recovery_growth**growth
+    return min(settings.recovery_timeout_max, grown) * (1.0 + settings.recovery_jitter * chance)
+
+
+class Circuit:
+    """State, generation and times of one circuit, and what its present half-open period has seen.
+
+    Attributes are read by everybody and written by the methods here alone.
+    """
+
+    __slots__ = (
+        "generation",
+        "growth",
+        "growth_from",
+        "had",
+        "last_grant",
+        "passed",
+        "since",
+        "state",
+        "until",
+    )
+
+    def __init__(self, generation: int, now: float) -> None:
+        self.state = BreakerState.CLOSED
+        self.generation = generation
+        self.since = now
+        """When the generation began, s."""
+        self.until = FOREVER
+        """When the state ends by itself, s; FOREVER = it does not."""
+        self.growth = 0
+        """Failed recoveries that still lengthen the open time: n of the design."""
+        self.growth_from = now
+        """From when on time spent CLOSED takes growth back, s."""
+        self.had: set[str] = set()
+        """The parties that were given a permit in this half-open period."""
+        self.last_grant = now
+        """When the last permit was given, else when the period began, s."""
+        self.passed: dict[str, int] = {}
+        """Successful trials by party, of the half-open period that is or, when CLOSED, was the last."""
+
+    def fire(
+        self, event: Event, generation: int, now: float, settings: BreakerSettings, chance: float
+    ) -> BreakerState:
+        """Move by the table and return the old state: the only place where a state is written.
+
+        `generation` becomes current. A circuit that opens gets the end of its open time, with `chance`
+        in [0, 1) as its jitter; other states end by themselves only when `extend` says so.
+        """
+        old = self.state
+        self._settle_growth(event, now, settings)
+        self.state = new = TABLE[old, event]
+        self.generation = generation
+        self.since = self.growth_from = now
+        opens = new is BreakerState.OPEN
+        self.until = now + open_time_s(settings, self.growth, chance) if opens else FOREVER
+        if new is BreakerState.HALF_OPEN:
+            self.had.clear()
+            self.last_grant = now
+        if new is not BreakerState.CLOSED or event is Event.RESET:
+            self.passed.clear()
+        return old
+
+    def _settle_growth(self, event: Event, now: float, settings: BreakerSettings) -> None:
+        """What time and this event do to the growth, before the state changes.
+
+        It stops where the open time has reached its maximum: what cannot be felt need not be taken back.
+        """
+        self.settle_growth(settings.recovery_timeout, now)
+        if event is Event.RESET:
+            self.growth = 0
+        elif event is Event.TRIAL_FAILED and self.state is BreakerState.HALF_OPEN:
+            grown = settings.recovery_timeout * settings.recovery_growth**self.growth
+            if grown < settings.recovery_timeout_max and self.growth < GROWTH_MAX:
+                self.growth += 1
+
+    def settle_growth(self, recovery_timeout: float, now: float) -> None:
+        """Take one step of growth back for each full `recovery_timeout` (s) spent CLOSED until now."""
+        if self.state is not BreakerState.CLOSED or not self.growth:
+            self.growth_from = now
+            return
+        steps = math.floor((now - self.growth_from) / recovery_timeout)
+        if steps > 0:
+            self.growth = max(0, self.growth - steps)
+            self.growth_from += steps * recovery_timeout
+
+    def granted(self, party: str, now: float) -> None:
+        """A permit of this period was given to `party`."""
+        self.had.add(party)
+        self.last_grant = now
+
+    def passed_trial(self, party: str) -> int:
+        """A trial of `party` succeeded; returns how many of all parties did in this period."""
+        self.passed[party] = self.passed.get(party, 0) + 1
+        return sum(self.passed.values())
+
+    def passed_by_others(self, party: str) -> int:
+        """Successful trials of this period that were not of `party`."""
+        return sum(count for other, count in self.passed.items() if other != party)
+
+    def extend(self, until: float) -> None:
+        """The present state ends by itself at `until` instead."""
+        self.until = until
+
+    def shift(self, delta: float) -> None:
+        """Move every stored time by `delta` seconds."""
+        self.since += delta
+        self.until += delta
+        self.growth_from += delta
+        self.last_grant += delta
+
+    def to_plain(self) -> list[Any]:
+        """As JSON values."""
+        until = None if self.until == FOREVER else self.until
+        return [
+            int(self.state),
+            self.generation,
+            self.since,
+            until,
+            self.growth,
+            self.growth_from,
+            sorted(self.had),
+            self.last_grant,
+            sorted(self.passed.items()),
+        ]
+
+    @classmethod
+    def from_plain(cls, plain: list[Any]) -> Circuit:
+        """The circuit that `to_plain` wrote."""
+        state, generation, since, until, growth, growth_from, had, last_grant, passed = plain
+        circuit = cls(generation, since)
+        circuit.state = BreakerState(state)
+        circuit.until = FOREVER if until is None else until
+        circuit.growth, circuit.growth_from = growth, growth_from
+        circuit.had, circuit.last_grant = set(had), last_grant
+        circuit.passed = dict(passed)
+        return circuit

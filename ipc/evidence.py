@@ -1,0 +1,187 @@
+"""What outcomes say about a dependency: runs of failures, rates in a window, and whose fault it looks.
+
+The host run counts failures since the last success of anybody; each party has its own run; the window
+feeds the failure rate and the slow rate. Outcomes are taken in order of arrival; an end time overrules
+that order only where it contradicts it by more than ORDER_SLACK_S.
+Neighbours: `window` (the rolling counts), `breaker` (which acts on a Finding). Knows no state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ipc import window as rolling
+from ipc.vocabulary import BreakerSettings
+
+ORDER_SLACK_S: Final = 0.125
+"""The intake reports a quiet stretch of outcomes by its eighth of a second."""
+NEVER: Final = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A rule holds. `party` is whom it speaks against; "" = the dependency itself."""
+
+    party: str
+    cause: str
+
+
+@dataclass(slots=True)
+class Run:
+    """The failures of one party since its last success."""
+
+    length: int
+    first: float
+    """When the first of them ended, s."""
+    doubted: bool = False
+    """A success of another party ended between two of them: it looks like this party's own fault."""
+
+
+class Evidence:
+    """Runs and window of one breaker; only its breaker feeds it, and only with current outcomes."""
+
+    __slots__ = ("_host_first", "_newest", "_second", "host_run", "runs", "settings", "window")
+
+    def __init__(self, settings: BreakerSettings) -> None:
+        self.settings = settings
+        self.window = rolling.rolling(settings.window)
+        self.host_run = 0
+        self.runs: dict[str, Run] = {}
+        """Own runs; a party whose last outcome was a success has none."""
+        self._host_first = 0.0
+        self._newest: tuple[float, str] = NEVER, ""
+        """(end, party) of the newest success, and of the newest of any other party."""
+        self._second: tuple[float, str] = NEVER, ""
+
+    def add(self, party: str, flags: int, count: int, end: float) -> None:
+        """Take in `count` equal outcomes that the window holds."""
+        self.window.add(party, flags, count, end)
+        if flags & rolling.FAILED:
+            self.failure(party, count, end)
+        else:
+            self.success(party, end)
+
+    def success(self, party: str, end: float) -> None:
+        """Successes end runs and are what a peer's failures are doubted by."""
+        if self.host_run and end + ORDER_SLACK_S >= self._host_first:
+            self.host_run = 0
+        if self.runs:
+            self.runs.pop(party, None)
+        newest = self._newest
+        if party == newest[1]:
+            if end > newest[0]:
+                self._newest = end, party
+        elif end >= newest[0]:
+            self._newest, self._second = (end, party), newest
+        elif end >= self._second[0]:
+            self._second = end, party
+
+    def failure(self, party: str, count: int, end: float) -> None:
+        """Failures lengthen runs."""
+        if end + ORDER_SLACK_S >= self._newest[0]:
+            self._host_first = min(self._host_first, end) if self.host_run else end
+            self.host_run += count
+        run = self.runs.get(party)
+        if run is None:
+            self.runs[party] = Run(count, end)
+            return
+        run.length += count
+        run.first = min(run.first, end)
+        of_peers = self._newest if self._newest[1] != party else self._second
+        if run.first < of_peers[0] <= end:
+            run.doubted = True
+
+    def of_runs(self, party: str) -> Finding | None:
+        """What the consecutive rule says after a failure of `party`."""
+        threshold = self.settings.failure_threshold
+        if threshold is None:
+            return None
+        if self.host_run >= threshold:
+            return Finding("", f"{self.host_run} failures in a row")
+        run = self.runs.get(party)
+        if run is not None and run.doubted and run.length >= threshold:
+            return Finding(party, f"{run.length} failures in a row of one worker while others succeeded")
+        return None
+
+    def of_rate(self, flag: int) -> Finding | None:
+        """What the failure rate (flag FAILED) or the slow rate (flag SLOW) says now."""
+        failing = flag == rolling.FAILED
+        rate = self.settings.failure_rate if failing else self.settings.slow_call_rate
+        totals = self.window.totals
+        count = rolling.failures if failing else rolling.slow
+        bad, total = count(totals), rolling.calls(totals)
+        if rate is None or total < self.settings.minimum_calls or bad / total < rate:
+            return None
+        parts = self.window.parts
+        worst = min(parts, key=lambda party: (-count(parts[party]), rolling.calls(parts[party]), party))
+        rest = total - rolling.calls(parts[worst])
+        cause = f"{bad} of {total} calls {'failed' if failing else 'were slow'} (limit {rate:g})"
+        if not rest or (bad - count(parts[worst])) / rest >= rate:
+            return Finding("", cause)
+        return Finding(worst, f"{cause}, too many of them of one worker")
+
+    def step(self, flags: int, left: int) -> int:
+        """How many of `left` equal outcomes may be taken before the rules must be asked.
+
+        Successes make a rate smaller, so it is largest where `minimum_calls` is reached: there, or
+        after the first one, it is asked, and not again for the others.
+        """
+        if flags:
+            return 1
+        plain, *bad = self.window.totals
+        if not any(bad):
+            return left
+        return min(left, max(1, self.settings.minimum_calls - plain - sum(bad)))
+
+    def forget(self, party: str) -> None:
+        """Take the party's outcomes and its run out: it is judged apart, or not at all."""
+        self.window.drop(party)
+        self.runs.pop(party, None)
+
+    def opened(self) -> None:
+        """The window is used up; the runs go on, for trials belong to them too."""
+        self.window.clear()
+
+    def closed(self) -> None:
+        """A new start for the host; a party that failed without a success since keeps its own run."""
+        self.window.clear()
+        self.host_run = 0
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.closed()
+        self.runs.clear()
+        self._newest = self._second = NEVER, ""
+
+    def configure(self, settings: BreakerSettings, now: float) -> None:
+        """Judge by other settings from now on; what is known is kept."""
+        if settings.window != self.window.settings:
+            self.window = rolling.refit(self.window, settings.window, now)
+        self.settings = settings
+
+    def shift(self, delta: float) -> None:
+        """Move every stored time by `delta` seconds."""
+        self.window.shift(delta)
+        self._host_first += delta
+        self._newest = self._newest[0] + delta, self._newest[1]
+        self._second = self._second[0] + delta, self._second[1]
+        for run in self.runs.values():
+            run.first += delta
+
+    def to_plain(self) -> list[Any]:
+        """As JSON values."""
+        successes = [[None if end == NEVER else end, party] for end, party in (self._newest, self._second)]
+        runs = [[party, run.length, run.first, run.doubted] for party, run in self.runs.items()]
+        return [self.window.to_plain(), self.host_run, self._host_first, runs, successes]
+
+    @classmethod
+    def from_plain(cls, settings: BreakerSettings, plain: list[Any]) -> Evidence:
+        """The evidence that `to_plain` wrote, its window as it was then: `configure` refits it."""
+        evidence = cls(settings)
+        window, evidence.host_run, evidence._host_first, runs, successes = plain
+        evidence.window = rolling.from_plain(window)
+        evidence.runs = {party: Run(length, first, doubted) for party, length, first, doubted in runs}
+        newest, second = ((NEVER if end is None else end, party) for end, party in successes)
+        evidence._newest, evidence._second = newest, second
+        return evidence
