@@ -2,13 +2,12 @@
 
 A word is published when its lap tag fits the position at which it is read; every word is read once.
 A slot whose ticket is drawn but whose word is not stored is a hole: it is remembered and read again
-until it is filled, its writer is dead, or a whole lap was read past it. Only then is it a gap.
+until it is filled, its writer is dead, or its lap is over. Only then is it a gap.
 Neighbours: `layout` (the bits), `supervisor.intake` and `local` (who read). Knows no breaker.
 """
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,7 +26,7 @@ class Part:
 
     start: int
     epoch: int
-    words: array[int]
+    words: list[int]
 
 
 @dataclass(slots=True)
@@ -57,10 +56,16 @@ class Reader:
         word = self.words[self.layout.ring + (position & (slots - 1))]
         return (word >> at.LAP_SHIFT & at.LAP_MASK) == (position // slots & at.LAP_MASK) and word != 0
 
+    @property
+    def stuck(self) -> bool:
+        """True if an empty slot with a filled one behind it was seen, and is not yet a hole."""
+        return self._stuck_at >= 0
+
     def read(self, limit: int) -> list[Part]:
         """The published words that follow, at most `limit`, and holes that were filled meanwhile."""
         parts = self._filled_holes() if self.holes else []
-        start, epoch, taken = self.position, self.epoch, array("Q")
+        start, epoch = self.position, self.epoch
+        taken: list[int] = []
         room = min(limit, self.committed + self.layout.slots - start)
         while room > 0:
             block = self._block(min(room, at.BLOCK - self.position % at.BLOCK))
@@ -99,7 +104,7 @@ class Reader:
             if word is None:
                 still.append((position, epoch))
             else:
-                found.append(Part(position, epoch, array("Q", [word])))
+                found.append(Part(position, epoch, [word]))
         self.holes[:] = still
         return found
 
@@ -118,11 +123,10 @@ class Reader:
         and never past the worker's own `granted` word, so that garbage cannot lead the reader ahead
         of an honest writer. With `dead` every hole is given up at once.
         """
-        if self._lap_is_over() or dead:
-            self.gaps += len(self.holes)
-            self.holes.clear()
+        self._give_up(dead)
         end = min(self.words[at.W_GRANTED], self.committed + self.layout.slots)
-        if self.position >= end or self._word(self.position) is not None:
+        behind = self._filled_behind(end, dead)
+        if behind is None:
             self._stuck_at = -1
             return False
         if self.position != self._stuck_at:
@@ -130,28 +134,57 @@ class Reader:
         self._looks += 1
         if self._looks < STUCK_LOOKS and not dead:
             return False
-        last = end if dead else min(end, self.position + HOLES_MAX - len(self.holes) + 1)
-        for behind in range(self.position + 1, last):
-            if self._word(behind) is not None:
-                return self._step_over(behind, dead)
-        return False
+        self._step_over(behind, dead)
+        return True
 
-    def _step_over(self, behind: int, dead: bool) -> bool:
+    def _filled_behind(self, end: int, dead: bool) -> int | None:
+        """The first filled slot behind an empty one at the position; None = not stuck, or too many holes."""
+        if self.position >= end or self._word(self.position) is not None:
+            return None
+        last = end if dead else min(end, self.position + HOLES_MAX - len(self.holes) + 1)
+        behind = self.position + 1
+        while behind < last:
+            count = min(last - behind, at.BLOCK - behind % at.BLOCK)
+            first = self.layout.ring + (behind & (self.layout.slots - 1))
+            tag = behind // self.layout.slots & at.LAP_MASK
+            for index, word in enumerate(self.words[first : first + count].tolist()):
+                if word and word >> at.LAP_SHIFT & at.LAP_MASK == tag:
+                    return behind + index
+            behind += count
+        return None
+
+    def _step_over(self, behind: int, dead: bool) -> None:
         """Make holes (or, of a dead writer, gaps) of the slots from the position up to `behind`."""
         for position in range(self.position, behind):
+            if position % at.BLOCK == 0:
+                # The word that would have told this block's epoch is missing.
+                self.epoch = NO_EPOCH
             if dead:
                 self.gaps += 1
             else:
                 self.holes.append((position, self.epoch))
-        if behind // at.BLOCK != self.position // at.BLOCK:
-            self.epoch = NO_EPOCH
         self.position = behind
         self._stuck_at = -1
-        return True
 
-    def _lap_is_over(self) -> bool:
-        """True if a whole lap was read past the first hole: its thread will not come any more."""
-        return bool(self.holes) and self.position - self.holes[0][0] >= self.layout.slots
+    def _give_up(self, dead: bool) -> None:
+        """Count holes as gaps that nobody will fill any more.
+
+        The lap of a hole is over when its block is the next that the writer needs: then everything that
+        could be written was read, or, with no room for further holes, was granted at least.
+        """
+        while self.holes:
+            first = self.holes[0][0]
+            over = first - first % at.BLOCK + self.layout.slots
+            full = len(self.holes) >= HOLES_MAX and self.words[at.W_GRANTED] >= over
+            if not (dead or full or self.position >= over):
+                return
+            del self.holes[0]
+            self.gaps += 1
+
+    def take_gaps(self) -> int:
+        """The number of slots given up since the last call."""
+        taken, self.gaps = self.gaps, 0
+        return taken
 
 
 def epoch_of(word: int) -> int:
@@ -166,7 +199,7 @@ def slices(part: Part) -> list[tuple[int, list[int]]]:
     index = 0
     while index < len(words):
         count = min(at.BLOCK - position % at.BLOCK, len(words) - index)
-        block = words[index : index + count].tolist()
+        block = words[index : index + count]
         if position % at.BLOCK == 0:
             epoch = epoch_of(block[0])
             if epoch != NO_EPOCH:

@@ -54,7 +54,7 @@ class DiskCopy:
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self.problem = ""
-        """Why the last `save` failed, a sentence; empty = it did not. Read by the loop, written by the thread."""
+        """Why the last `save` failed; empty = it did not. Written by the thread, read by the loop."""
 
     @property
     def path(self) -> str:
@@ -89,8 +89,7 @@ class DiskCopy:
         """A new file, on the disk when this returns. One whose fsync failed is never trusted again."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         with open(os.open(path, flags, 0o600), "wb") as file:
-            for part in parts:
-                file.write(part)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
 

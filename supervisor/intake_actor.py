@@ -66,7 +66,7 @@ class IntakeActor:
         elif isinstance(message, Reseek):
             self._reseek()
         elif message.tick and self.idle:
-            self.intake.look_for_holes(self._clock())
+            self.intake.look_for_holes()
         if not self.idle:
             self._look_again = True
             return
