@@ -1,0 +1,103 @@
+"""Messages survive the journal: plain values, through JSON, back to an equal message."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor import messages
+from supervisor.messages import (
+    BreakerDeclared,
+    ClassDeclared,
+    Command,
+    Configured,
+    DaemonStarted,
+    Judged,
+    Message,
+    OutcomeBatch,
+    PermitAsked,
+    PermitReturned,
+    Taken,
+    Tick,
+    WorkerForgotten,
+    WorkerJoined,
+    WorkerLeft,
+    WorkerQuarantined,
+    from_plain,
+    to_plain,
+)
+
+A = "a" * 32
+TAKEN = Taken(
+    A,
+    300,
+    90,
+    ((17, 90), (18, 0)),
+    64,
+    1,
+    2,
+    ((0, 2, 0, 250), (0, 3, 1, 4)),
+    ((0, ((40, 9),)),),
+    ((0, 12, 7),),
+)
+EVERY_ONE: tuple[Message, ...] = (
+    WorkerJoined(A, 42, 99, 500, "deploy", "web-1", "shop", "0.1.0"),
+    WorkerLeft(A, segment_lost=True),
+    WorkerForgotten(A),
+    WorkerQuarantined(A, "its ring holds words that no worker writes"),
+    BreakerDeclared(A, 3, "database", '{"failure_threshold":5}'),
+    ClassDeclared(A, 4, 3, "OperationalError"),
+    OutcomeBatch((TAKEN,), (Judged(A, 0, 2, 1, -1, 91.25, 250), Judged(A, 0, 3, 1, 63, 91.5, 1))),
+    PermitAsked(A, 3, 12),
+    PermitReturned(A, 3, 130),
+    Command("shop/database", "force-open", 600.0, "migration", 0, "root"),
+    Configured((("database", "{}", True), ("shop/cache", '{"failure_threshold":3}', False))),
+    DaemonStarted(4, 1 << 63, ("the checkpoint was damaged",)),
+    Tick(),
+)
+
+
+@pytest.mark.parametrize("message", EVERY_ONE, ids=lambda message: type(message).__name__)
+def test_every_message_survives_json(message: Message) -> None:
+    """What goes into the journal comes out equal."""
+    assert from_plain(json.loads(json.dumps(to_plain(message)))) == message
+
+
+def test_the_example_has_every_kind() -> None:
+    """No kind of message is left out of the round trip above."""
+    assert [type(message) for message in EVERY_ONE] == list(messages._KINDS)
+
+
+def test_the_numbers_of_the_kinds_are_pinned() -> None:
+    """A journal of an older daemon means the same to a newer one."""
+    assert [to_plain(message)[0] for message in EVERY_ONE] == list(range(13))
+
+
+def test_a_message_is_written_as_its_fields_in_order() -> None:
+    """The bytes of the journal are pinned by one example with all nesting."""
+    assert json.dumps(to_plain(EVERY_ONE[6])) == (
+        f'[6, [["{A}", 300, 90, [[17, 90], [18, 0]], 64, 1, 2, [[0, 2, 0, 250], [0, 3, 1, 4]], '
+        f"[[0, [[40, 9]]]], [[0, 12, 7]]]], "
+        f'[["{A}", 0, 2, 1, -1, 91.25, 250], ["{A}", 0, 3, 1, 63, 91.5, 1]]]'
+    )
+
+
+@pytest.mark.parametrize("plain", [[], [99], [12, 1], [1, "a"], "x", None, [0]])
+def test_what_was_never_written_is_refused(plain: object) -> None:
+    """Reading back raises instead of making a message of anything."""
+    with pytest.raises((IndexError, TypeError, ValueError, KeyError)):
+        from_plain(plain)  # type: ignore[arg-type]  # the point of the test
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1023), st.integers(0, 11), st.integers(0, 1), st.integers(1, 1 << 40))),
+    st.floats(0, 1e9),
+)
+def test_any_counts_and_times_survive(counts: list[tuple[int, int, int, int]], end: float) -> None:
+    """Numbers of any size keep their value and their type."""
+    part = Taken(A, 1 << 50, 0, (), 0, 0, 0, tuple(counts), (), ())
+    message = OutcomeBatch((part,), (Judged(A, 0, 2, 1, -1, end, 1),))
+    assert from_plain(json.loads(json.dumps(to_plain(message)))) == message
