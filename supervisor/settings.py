@@ -164,14 +164,14 @@ def load(path: str | None) -> SupervisorSettings:
 
 def parse(text: str, name: str) -> SupervisorSettings:
     """The settings in `text`, which came from `name`. Raises ConfigurationError with every mistake."""
+    reader = _Reader()
     try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        settings = reader.settings(tomllib.loads(text), os.path.abspath(name))
+    except ValueError as error:
+        # A syntax error, or a number with more digits than Python writes down.
         raise ConfigurationError((f"{name}: {_placed(str(error), text)}",)) from None
     except RecursionError:
         raise ConfigurationError((f"{name}: nested too deeply",)) from None
-    reader = _Reader()
-    settings = reader.settings(tables, os.path.abspath(name))
     if reader.errors:
         raise ConfigurationError(tuple(f"{name}: {error}" for error in reader.errors))
     return settings

@@ -16,7 +16,7 @@ from ipc.errors import ProtocolError, SupervisorUnavailable
 
 SCHEMA: Final = 1
 AGAIN_S: Final = 0.05
-"""Pause before a look is asked again."""
+"""Pause before a look is asked again, and the least time that asking again must have left."""
 PASSING: Final = frozenset({"closed", "full"})
 """Reasons that half a second may mend."""
 
@@ -43,9 +43,9 @@ class Asker:
         deadline = self.clock.now() + self.timeout_s
         while True:
             try:
-                return self._once(verb, max(0.0, deadline - self.clock.now()), fields)
+                return self._once(verb, max(0.0, round(deadline - self.clock.now(), 3)), fields)
             except SupervisorUnavailable as error:
-                if error.reason not in PASSING or self.clock.now() + AGAIN_S >= deadline:
+                if error.reason not in PASSING or self.clock.now() + 2 * AGAIN_S > deadline:
                     raise
             self.clock.sleep(AGAIN_S)
 

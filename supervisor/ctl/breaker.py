@@ -33,7 +33,7 @@ def page(answer: Any, _request: Request) -> Page:
             for key, value in conflict["settings"].items()
             if value != item["settings"].get(key)
         )
-        parts += ["", f"declared differently by {_workers(conflict['workers'])}: {differing}"]
+        parts += ["", f"declared differently by {', '.join(conflict['workers'])}: {differing}"]
     return Page(answer, tuple(parts))
 
 
@@ -57,13 +57,6 @@ def _facts(item: dict[str, Any]) -> list[tuple[str, str]]:
     if item["manual"]:
         pairs.insert(2, ("set by hand", manual(item["manual"])))
     return [(key, value) for key, value in pairs if value]
-
-
-def _workers(workers: Any) -> str:
-    """Which workers: their names, or how many."""
-    if isinstance(workers, list):
-        return ", ".join(str(worker)[:8] for worker in workers)
-    return f"{workers} workers"
 
 
 def _value(value: Any) -> str:

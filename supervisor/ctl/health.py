@@ -27,9 +27,10 @@ def page(answer: Any, request: Request) -> Page:
     if verdict is Verdict.WARN and request.fail_on_warn:
         verdict = Verdict.FAIL
     rows = tuple(_rows(answer.get("checks", {})))
-    summary = answer.get("output") or _summary(rows) or _MEANING[fields(request)["level"]]
+    level = fields(request)["level"]
+    summary = answer.get("output") or _summary(rows) or _MEANING[level]
     parts: tuple[str | Table, ...] = (f"{status}: {summary}",)
-    if rows and (not request.words or verdict is not Verdict.OK):
+    if rows and (level == "full" or verdict is not Verdict.OK):
         parts += (Table(("CHECK", "STATUS", "OBSERVED", "OUTPUT"), rows),)
     return Page(answer, parts, verdict)
 

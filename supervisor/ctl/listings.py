@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from supervisor.ctl.page import Page, Table, Verdict, span
+from supervisor.ctl.page import DAY_S, HOUR_S, MINUTE_S, Page, Table, Verdict, span
 from supervisor.ctl.parse import Request
 
 EVENTS_MAX: Final = 1000
@@ -20,12 +20,20 @@ STATE_WIDTH: Final = 10
 
 def status(answer: Any, _request: Request) -> Page:
     """Name, state, description: the columns of Supervisor's status, with its exit code 3."""
-    rows = tuple(
-        (str(item["name"]), str(item["state"]), str(item["description"])) for item in answer["processes"]
-    )
+    rows = tuple((str(item["name"]), str(item["state"]), _process(item)) for item in answer["processes"])
     well = rows and all(row[1] == "RUNNING" for row in rows)
     table = Table(("NAME", "STATE", "DESCRIPTION"), rows, header=False, widths=(NAME_WIDTH, STATE_WIDTH))
     return Page(answer, (table,), Verdict.OK if well else Verdict.FAIL)
+
+
+def _process(item: dict[str, Any]) -> str:
+    """What Supervisor says about a process: `pid 123, uptime 0:01:02`; else what there is to know."""
+    if item["state"] != "RUNNING":
+        return str(item["description"])
+    days, rest = divmod(int(item["uptime_s"]), DAY_S)
+    hours, rest = divmod(rest, HOUR_S)
+    before = f"{days} day{'s' if days > 1 else ''}, " if days else ""
+    return f"pid {item['pid']}, uptime {before}{hours}:{rest // MINUTE_S:02}:{rest % MINUTE_S:02}"
 
 
 def workers(answer: Any, _request: Request) -> Page:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-MINUTE_S = 60
-HOUR_S = 3600
-DAY_S = 86_400
+MINUTE_S: Final = 60
+HOUR_S: Final = 3600
+DAY_S: Final = 86_400
 
 
 class Verdict(enum.Enum):

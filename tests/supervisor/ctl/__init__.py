@@ -1,0 +1,1 @@
+"""Tests of `supervisor.ctl`, one file per file."""

@@ -1,0 +1,82 @@
+"""One breaker in full, and commands to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ipc.vocabulary import BreakerSettings, CountWindow
+from tests.schemas import problems
+from tests.supervisor.ctl import answers
+from tests.supervisor.ctl.conftest import Ctl, Stage
+
+DONE = {"schema": 1, "breaker": "shop/database", "state": "FORCED_OPEN", "expires_in_s": 600.0}
+
+
+def test_show_has_facts_isolated_workers_settings_and_conflicts(stage: Stage, ctl: Ctl) -> None:
+    """Everything that decides about the breaker, on one page."""
+    other = BreakerSettings(failure_threshold=9, window=CountWindow(50)).to_json()
+    conflicts = [{"settings": other, "workers": ["web-2 (4712)"]}]
+    stage.script["breaker"] = {
+        "schema": 1,
+        "breaker": answers.breaker(conflicts=conflicts, manual=answers.MANUAL),
+    }
+    ran = ctl("breaker", "show", "database")
+    assert stage.asked == [{"verb": "breaker", "name": "database"}]
+    assert ran.lines[0].split() == ["breaker", "shop/database"]
+    assert "set by hand        by deploy (uid 1000) for another 9m: migration" in ran.lines
+    assert "window             40 calls, 31 failed, 2 slow" in ran.lines
+    assert "trials             1 of 3 in flight, 2 passed" in ran.lines
+    assert "abababab  4711  web-1  OPEN   3s" in ran.lines
+    assert "  slow_call_s             off" in ran.lines
+    assert "  window                  seconds = 30" in ran.lines
+    assert ran.lines[-1] == "declared differently by web-2 (4712): failure_threshold = 9, window = calls = 50"
+
+
+def test_show_as_json_is_true_to_its_schema(stage: Stage, ctl: Ctl) -> None:
+    """What the supervisor said, unchanged."""
+    stage.script["breaker"] = {"schema": 1, "breaker": answers.breaker(manual=answers.MANUAL)}
+    ran = ctl("breaker", "show", "database", "--json")
+    assert ran.json == stage.script["breaker"]
+    assert problems("breaker", ran.json) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("open", {"action": "force-open", "for_s": 3600.0}),
+        ("force-open --for 10m", {"action": "force-open", "for_s": 600.0}),
+        ("disable --for forever", {"action": "disable", "for_s": None}),
+        ("metrics-only", {"action": "metrics-only", "for_s": 3600.0}),
+        ("close", {"action": "reset"}),
+        ("reset", {"action": "reset"}),
+        ("enable", {"action": "enable"}),
+    ],
+)
+def test_a_command_goes_out_as_the_supervisor_calls_it(
+    stage: Stage, ctl: Ctl, words: str, told: dict[str, Any]
+) -> None:
+    """Aliases, durations and the reason."""
+    stage.script["command"] = DONE
+    action, *flags = words.split()
+    assert ctl("breaker", action, "database", *flags, "--reason", "drill").code == 0
+    assert stage.asked == [{"verb": "command", "breaker": "database", "reason": "drill", **told}]
+
+
+def test_a_command_says_what_it_did_and_how_to_end_it(stage: Stage, ctl: Ctl) -> None:
+    """A manual state is shown with its end; a reset has none."""
+    stage.script["command"] = DONE
+    assert ctl("breaker", "open", "database").lines == [
+        "shop/database is FORCED_OPEN for 10m; to end it: supervisorctl breaker enable shop/database"
+    ]
+    stage.script["command"] = {**DONE, "expires_in_s": None}
+    assert "until it is changed" in ctl("breaker", "open", "database").out
+    stage.script["command"] = {**DONE, "state": "CLOSED", "expires_in_s": None}
+    assert ctl("breaker", "close", "database").lines == ["shop/database is CLOSED"]
+
+
+def test_a_command_as_json_is_true_to_its_schema(stage: Stage, ctl: Ctl) -> None:
+    """What the supervisor answered."""
+    stage.script["command"] = DONE
+    assert problems("command", ctl("breaker", "open", "x", "--json").json) == []

@@ -1,0 +1,46 @@
+"""The commented configuration file."""
+
+from __future__ import annotations
+
+import re
+
+from ipc.vocabulary import BreakerSettings
+from supervisor.example import WIDTH, example, field_docs
+from supervisor.settings import (
+    BREAKER_KEYS,
+    SECTIONS,
+    BreakerTable,
+    NamespaceTable,
+    SupervisorSettings,
+    parse,
+)
+
+
+def test_the_example_is_the_defaults() -> None:
+    """As it is printed, it changes nothing."""
+    assert parse(example(), "example") == SupervisorSettings()
+
+
+def test_every_line_that_is_taken_in_is_a_default() -> None:
+    """With every "#" taken away it sets each key to its default."""
+    text = re.sub(r"(?m)^#(?! )", "", example())
+    assert parse(text, "example") == SupervisorSettings(
+        breakers=(BreakerTable("database", BreakerSettings()),), namespaces=(NamespaceTable("shop"),)
+    )
+
+
+def test_every_key_is_there_with_its_explanation() -> None:
+    """None is forgotten, and each has a comment above it."""
+    lines = example().splitlines()
+    for key in (*(key for keys in SECTIONS.values() for key in keys), *BREAKER_KEYS, "critical", "users"):
+        (place,) = (number for number, line in enumerate(lines) if line.startswith(f"#{key} = "))
+        assert lines[place - 1].startswith("# ")
+    assert max(map(len, lines)) <= WIDTH + 2
+    assert "None" not in example()
+
+
+def test_field_docs_are_the_docstrings_below_the_fields() -> None:
+    """One line of text a field."""
+    docs = field_docs(BreakerTable)
+    assert docs["name"] == "`database` (in every namespace) or `shop/database` (in one)."
+    assert set(docs) == {"name", "critical"}
