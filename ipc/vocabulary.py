@@ -188,9 +188,9 @@ class BreakerSettings:
             raise SettingsError("slow_call_rate", "needs slow_call_s, which says what slow is")
         _between("recovery_timeout", self.recovery_timeout, 0.01, 86_400.0)
         _between("recovery_growth", self.recovery_growth, 1.0, 10.0)
+        _between("recovery_timeout_max", self.recovery_timeout_max, 0.01, 604_800.0)
         if self.recovery_timeout_max < self.recovery_timeout:
             object.__setattr__(self, "recovery_timeout_max", float(self.recovery_timeout))
-        _between("recovery_timeout_max", self.recovery_timeout_max, 0.01, 604_800.0)
         _between("recovery_jitter", self.recovery_jitter, 0.0, 1.0)
         _whole("permitted_trials", self.permitted_trials, 1, 32)
         _whole("successes_to_close", self.successes_to_close, 1, 1000)
