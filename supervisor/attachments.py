@@ -94,9 +94,13 @@ class Attachments:
             # The checkpoint knows nothing of this ring: what was committed was counted by an earlier one.
             reading = replace(reading, position=segment.words[at.W_COMMITTED])
         self._intake.add(held.nonce, segment, reading)
-        segment.words[at.W_INCARNATION] = engine.incarnation
+        self.stamp(held.nonce, engine.incarnation)
         self._intake.publish_committed(held.nonce)
         self._loop.add_reader(held.pidfd, self._ended, held.nonce)
+
+    def stamp(self, worker: str, incarnation: int) -> None:
+        """Tell a worker which life of the supervisor it is attached to."""
+        self._live[worker].segment.words[at.W_INCARNATION] = incarnation
 
     def adopt(self, held: Held, boot: int, engine: Engine) -> str:
         """At start: take over what the nursery kept. Returns what is wrong with it, or nothing."""

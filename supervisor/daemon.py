@@ -120,6 +120,7 @@ class Daemon:
         self._intake.heartbeat(time.monotonic_ns())
         self._attachments.deliver(list(self._mind.engine.publications()))
         for worker in list(self._intake.sources):
+            self._attachments.stamp(worker, self._mind.engine.incarnation)
             self._intake.publish_committed(worker)
         self._step("republished")
 
