@@ -1,22 +1,31 @@
 """What outcomes say about a dependency: runs of failures, rates in a window, and whose fault it looks.
 
 The host run counts failures since the last success of anybody; each party has its own run; the window
-feeds the failure rate and the slow rate. Outcomes are taken in order of arrival; an end time overrules
-that order only where it contradicts it by more than ORDER_SLACK_S.
+feeds the failure rate and the slow rate. For the host run outcomes stand in the order of the eighths of
+a second in which they ended, within one eighth in the order of arrival: what comes late breaks nothing.
 Neighbours: `window` (the rolling counts), `breaker` (which acts on a Finding). Knows no state.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ipc import window as rolling
 from ipc.vocabulary import BreakerSettings
+from ipc.window import EIGHTHS_PER_S
 
 ORDER_SLACK_S: Final = 0.125
-"""The intake reports a quiet stretch of outcomes by its eighth of a second."""
+"""The intake tells the ends of a quiet stretch of successes to within an eighth of a second."""
+HOST_RUN_EIGHTHS: Final = 64
+"""Eighths of a second that the host run tells apart; older failures are counted with the oldest of them."""
 NEVER: Final = float("-inf")
+
+
+def eighth(time: float) -> int:
+    """The eighth of a second in which `time` (s) lies."""
+    return math.floor(time * EIGHTHS_PER_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +50,7 @@ class Run:
 class Evidence:
     """Runs and window of one breaker; only its breaker feeds it, and only with current outcomes."""
 
-    __slots__ = ("_host_first", "_newest", "_second", "host_run", "runs", "settings", "window")
+    __slots__ = ("_newest", "_second", "_tail", "host_run", "runs", "settings", "window")
 
     def __init__(self, settings: BreakerSettings) -> None:
         self.settings = settings
@@ -49,7 +58,8 @@ class Evidence:
         self.host_run = 0
         self.runs: dict[str, Run] = {}
         """Own runs; a party whose last outcome was a success has none."""
-        self._host_first = 0.0
+        self._tail: dict[int, dict[str, int]] = {}
+        """The host run: by eighth of a second and party."""
         self._newest: tuple[float, str] = NEVER, ""
         """(end, party) of the newest success, and of the newest of any other party."""
         self._second: tuple[float, str] = NEVER, ""
@@ -64,8 +74,8 @@ class Evidence:
 
     def success(self, party: str, end: float) -> None:
         """Successes end runs and are what a peer's failures are doubted by."""
-        if self.host_run and end + ORDER_SLACK_S >= self._host_first:
-            self.host_run = 0
+        if self.host_run:
+            self._end_host_run(eighth(end))
         if self.runs:
             self.runs.pop(party, None)
         newest = self._newest
@@ -77,11 +87,21 @@ class Evidence:
         elif end >= self._second[0]:
             self._second = end, party
 
+    def _end_host_run(self, last: int) -> None:
+        """Take the failures out that ended no later than the eighth `last`."""
+        for past in [past for past in self._tail if past <= last]:
+            self.host_run -= sum(self._tail.pop(past).values())
+
     def failure(self, party: str, count: int, end: float) -> None:
         """Failures lengthen runs."""
-        if end + ORDER_SLACK_S >= self._newest[0]:
-            self._host_first = min(self._host_first, end) if self.host_run else end
+        newest = self._newest[0]
+        when = eighth(end)
+        if newest == NEVER or when >= eighth(newest):
+            failed = self._tail.setdefault(when, {})
+            failed[party] = failed.get(party, 0) + count
             self.host_run += count
+            if len(self._tail) > HOST_RUN_EIGHTHS:
+                self._merge_oldest()
         run = self.runs.get(party)
         if run is None:
             self.runs[party] = Run(count, end)
@@ -91,6 +111,12 @@ class Evidence:
         of_peers = self._newest if self._newest[1] != party else self._second
         if run.first < of_peers[0] <= end:
             run.doubted = True
+
+    def _merge_oldest(self) -> None:
+        first, second, *_ = sorted(self._tail)
+        into = self._tail[second]
+        for party, count in self._tail.pop(first).items():
+            into[party] = into.get(party, 0) + count
 
     def of_runs(self, party: str) -> Finding | None:
         """What the consecutive rule says after a failure of `party`."""
@@ -138,6 +164,8 @@ class Evidence:
         """Take the party's outcomes and its run out: it is judged apart, or not at all."""
         self.window.drop(party)
         self.runs.pop(party, None)
+        for failed in self._tail.values():
+            self.host_run -= failed.pop(party, 0)
 
     def opened(self) -> None:
         """The window is used up; the runs go on, for trials belong to them too."""
@@ -146,6 +174,7 @@ class Evidence:
     def closed(self) -> None:
         """A new start for the host; a party that failed without a success since keeps its own run."""
         self.window.clear()
+        self._tail.clear()
         self.host_run = 0
 
     def clear(self) -> None:
@@ -163,23 +192,28 @@ class Evidence:
     def shift(self, delta: float) -> None:
         """Move every stored time by `delta` seconds."""
         self.window.shift(delta)
-        self._host_first += delta
+        self._tail = self._shifted_tail(delta)
         self._newest = self._newest[0] + delta, self._newest[1]
         self._second = self._second[0] + delta, self._second[1]
         for run in self.runs.values():
             run.first += delta
 
+    def _shifted_tail(self, delta: float) -> dict[int, dict[str, int]]:
+        return {eighth(past / EIGHTHS_PER_S + delta): failed for past, failed in self._tail.items()}
+
     def to_plain(self) -> list[Any]:
         """As JSON values."""
+        tail = [[past, sorted(failed.items())] for past, failed in self._tail.items()]
         successes = [[None if end == NEVER else end, party] for end, party in (self._newest, self._second)]
         runs = [[party, run.length, run.first, run.doubted] for party, run in self.runs.items()]
-        return [self.window.to_plain(), self.host_run, self._host_first, runs, successes]
+        return [self.window.to_plain(), self.host_run, tail, runs, successes]
 
     @classmethod
     def from_plain(cls, settings: BreakerSettings, plain: list[Any]) -> Evidence:
         """The evidence that `to_plain` wrote, its window as it was then: `configure` refits it."""
         evidence = cls(settings)
-        window, evidence.host_run, evidence._host_first, runs, successes = plain
+        window, evidence.host_run, tail, runs, successes = plain
+        evidence._tail = {past: dict(failed) for past, failed in tail}
         evidence.window = rolling.from_plain(window)
         evidence.runs = {party: Run(length, first, doubted) for party, length, first, doubted in runs}
         newest, second = ((NEVER if end is None else end, party) for end, party in successes)

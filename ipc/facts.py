@@ -21,7 +21,7 @@ class Observation:
     permit: int
     """Low six bits of the trial's permit; -1 = no trial."""
     end: float
-    """Seconds; of several, the start of the eighth of a second in which they all ended."""
+    """Seconds; several ended in the eighth of a second in which this lies, and none later than this."""
     count: int
 
 
