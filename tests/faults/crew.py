@@ -72,6 +72,13 @@ class Crew:
         self.guarded[breaker] = made(body)
         return {}
 
+    def guard_many(self, breaker: str, count: int, **settings: Any) -> dict[str, Any]:
+        """Make that many breakers, `BREAKER.N`, and call each once."""
+        for number in range(count):
+            self.guard(f"{breaker}.{number}", **settings)
+            self.call_once(f"{breaker}.{number}", "ok")
+        return {}
+
     def call_once(self, breaker: str, how: str) -> str:
         """One guarded call: `ok`, what it raised, or `refused`; the done mark is set after it."""
         ledger = self.ledger(breaker)
@@ -304,7 +311,7 @@ def _map(path: str) -> memoryview[int]:
 
 def orders() -> dict[str, Callable[..., dict[str, Any]]]:
     """Every order by its word; each takes the crew first."""
-    words = "guard call call_until hold release state command connect load unload attempts"
+    words = "guard guard_many call call_until hold release state command connect load unload attempts"
     own = {name: getattr(Crew, name) for name in words.split()}
     for more in (orders_forking, orders_holes, orders_sweeps, orders_swarm):
         own.update(more.ORDERS)

@@ -105,9 +105,7 @@ def test_a1_a_dead_dependency_opens_although_the_daemon_dies_every_second(house:
     weather = Weather(house.root)
     peer.order("guard", breaker="database", **settings)
     weather.turns(FOUL)
-    hand.order(
-        "load", breaker="database", shared=True, per_s=per_s, weather=weather.path, settings=settings
-    )
+    hand.order("load", breaker="database", shared=True, per_s=per_s, weather=weather.path, settings=settings)
     deadline = time.monotonic() + 20.0
     while time.monotonic() < deadline and house.breaker("database")["state"] != "OPEN":
         pid = house.kill_daemon()
