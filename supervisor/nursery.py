@@ -28,6 +28,7 @@ from supervisor.descriptors import Held, Inheritance
 from supervisor.listener import listen
 from supervisor.lock import Lock
 from supervisor.places import Places
+from supervisor.steps import life_of
 
 log = logging.getLogger("breakerd.nursery")
 
@@ -80,7 +81,7 @@ class Nursery:
         self._failed_starts = 0
         self._stops = 0
         self._started_at = time.monotonic()
-        self._environment = dict(os.environ)
+        self._lives = 0
         _raise_descriptor_limit()
         self._signals = _listen_to_signals()
 
@@ -123,16 +124,23 @@ class Nursery:
         process = subprocess.Popen(
             [sys.executable, "-m", "supervisor.daemon", str(table)],
             pass_fds=(*inheritance.numbers(), table),
-            env=self._environment,
+            env=self._surroundings(),
             stdin=subprocess.DEVNULL,
         )
         os.close(table)
         theirs.close()
-        # The hook kills the first daemon only: the next one must show that nothing was lost.
-        self._environment.pop(CRASH_VARIABLE, None)
         pidfd = os.pidfd_open(process.pid)
         self._lock.daemon_started(process.pid)
         return _Child(process, pidfd, ours)
+
+    def _surroundings(self) -> dict[str, str]:
+        """The daemon's environment. The hook kills one life only: the next must show that nothing was lost."""
+        self._lives += 1
+        told = os.environ.get(CRASH_VARIABLE)
+        kept = dict(os.environ)
+        if told and life_of(told) != self._lives:
+            del kept[CRASH_VARIABLE]
+        return kept
 
     def _watch(self, child: _Child) -> int:
         """Serve the channel and the signals until the daemon is dead; its exit code (negative: signal)."""

@@ -1,8 +1,8 @@
 """Named steps of the crash protocol, at each of which a test can have the process killed.
 
 `BREAKERD_CRASH_AT=committed:3` kills this process with SIGKILL when it passes the step `committed` for
-the third time. Without the variable a step costs one call of an empty function.
-Neighbours: `mind`, `hello`, `daemon` pass the steps; the nursery gives the variable to its first daemon only.
+the third time; `adopted:1:2` does it in the second life. Without it a step costs one call of an empty function.
+Neighbours: `mind`, `hello`, `daemon` pass the steps; the nursery gives the variable to that one daemon only, so that the next shows that nothing was lost.
 """
 
 from __future__ import annotations
@@ -18,12 +18,22 @@ def passes_by(name: str) -> None:
     """Nothing is asked for: go on."""
 
 
+def life_of(told: str) -> int:
+    """Which daemon of the nursery is to be killed, 1 = the first."""
+    return _parse(told)[2]
+
+
+def _parse(told: str) -> tuple[str, int, int]:
+    """Step, number of the pass, number of the life."""
+    name, passes, life = (*told.split(":"), "1", "1")[:3]
+    return name, int(passes), int(life)
+
+
 def crash_at(told: str | None) -> Step:
-    """The function to call at each step; `told` is `step:n` or None."""
+    """The function to call at each step; `told` is `step`, `step:n`, `step:n:life` or None."""
     if not told:
         return passes_by
-    wanted, _, count = told.partition(":")
-    left = int(count or 1)
+    wanted, left, _ = _parse(told)
 
     def passed(name: str) -> None:
         nonlocal left
