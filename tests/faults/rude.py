@@ -21,8 +21,8 @@ VERBS: Final = (
     "errors", "version", "config", "sleep", "nonsense", "",
 )  # fmt: skip
 FIELDS: Final = (
-    "version", "nonce", "pid", "name", "namespace", "clock", "have", "layout", "software", "row", "ask", "breaker",
-    "action", "for_s", "reason", "level", "after", "limit", "seconds", "verb",
+    "version", "nonce", "pid", "name", "namespace", "clock", "have", "layout", "software", "row", "ask",
+    "breaker", "action", "for_s", "reason", "level", "after", "limit", "seconds", "verb",
 )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def value(dice: random.Random, depth: int = 0) -> Any:
 
 
 def frames(dice: random.Random, count: int) -> Iterator[bytes]:
-    """Byte strings to send on a connection each: noise, bent frames, and well-formed ones that mean nothing."""
+    """Byte strings, one per connection: noise, bent frames, and well-formed ones that mean nothing."""
     whole = [wire.request(dice.getrandbits(32), verb, level="live", name="x") for verb in VERBS]
     for _ in range(count):
         kind = dice.randrange(6)

@@ -309,7 +309,7 @@ def test_c9_a_worker_that_scribbles_over_its_board_deceives_itself_only(house: H
 
 @pytest.mark.fault("C9")
 def test_c9_a_scribbled_header_spoils_nobody_elses_figures(house: House) -> None:
-    """Every header and supervisor word of one segment is spoiled, and the daemon dies: the others stay exact."""
+    """Every header and supervisor word of one segment is spoiled, the daemon dies: others stay exact."""
     good, bad = steady(house), house.hand("bad")
     bad.order("guard", breaker="bad", **RULES_OFF)
     bad.order("call", breaker="bad", times=10)

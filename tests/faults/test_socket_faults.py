@@ -10,6 +10,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -90,7 +91,7 @@ def test_d2_a_taken_path_is_a_configuration_error_and_nothing_is_deleted(
     house = build()
     house.runtime.mkdir()
     if kind == "a regular file":
-        open(house.socket, "w").write("precious")
+        Path(house.socket).write_text("precious")
     elif kind == "a directory":
         os.mkdir(house.socket)
     elif kind == "a symbolic link":
@@ -138,7 +139,7 @@ def test_d5_a_path_that_is_too_long_is_a_configuration_error(build: Callable[...
 @pytest.mark.fault("D6")
 @pytest.mark.needs_root
 def test_d6_a_worker_outside_the_group_is_local_and_says_so_once(house: House) -> None:
-    """EACCES: the worker protects itself, warns once with the group that it needs, and does not try again soon."""
+    """EACCES: the worker protects itself, warns once with the group it needs, and tries again much later."""
     hand = house.hand("stranger", uid=NOBODY, groups=[], count_connects=True)
     hand.order("guard", breaker="database", failure_threshold=3, failure_rate=None, recovery_timeout=0.2)
     ended = hand.order("call", breaker="database", how="fail", times=600, pause_s=0.005)
@@ -186,7 +187,7 @@ def _state(house: House, breaker: str, state: str) -> Any:
 
 @pytest.mark.fault("D8")
 def test_d8_garbage_closes_its_own_connection_and_nothing_else(house: House) -> None:
-    """Noise, bent frames, absurd lengths and senseless requests: no error in the log, flat memory, exact totals."""
+    """Noise, bent frames, absurd lengths, senseless requests: no error logged, flat memory, exact totals."""
     hand = house.hand()
     hand.order("load", breaker="beside", per_s=500.0, failing_every=10)
     polite = rude.dial(house.socket)
@@ -215,7 +216,7 @@ def test_d8_garbage_closes_its_own_connection_and_nothing_else(house: House) -> 
 
 @pytest.mark.fault("D10")
 def test_d10_clients_that_never_read_are_dropped(house: House) -> None:
-    """Sixteen clients ask for a long answer and read none of it: closed, memory back, the others unhindered."""
+    """Sixteen clients ask for a long answer and read nothing: closed, memory back, others unhindered."""
     hand = house.hand()
     hand.order("guard_many", breaker="b", count=900)
     wait_for("900 breakers", lambda: len(house.ask("breakers")["breakers"]) == 900, 5.0)
@@ -293,7 +294,7 @@ def test_d12_a_permit_whose_answer_was_lost_is_given_again_not_twice(house: Hous
 
 @pytest.mark.fault("D13")
 def test_d13_a_supervisor_without_descriptors_says_busy_and_serves_on(house: House) -> None:
-    """At its descriptor limit: newcomers are told so at once, the others are served, and it recovers at once."""
+    """At its descriptor limit: newcomers are told so, the others are served, and it recovers at once."""
     hand = house.hand()
     hand.order("load", breaker="beside", per_s=500.0, failing_every=10)
     pid = house.daemon_pid

@@ -51,8 +51,8 @@ def test_refusal_reaches_every_worker(house: House) -> None:
     waits: list[float] = []
     for _ in range(10):
         last = hands[0].order("call", breaker="database", how="fail", times=5)["at"]
-        for hand in hands[1:]:
-            waits.append(hand.order("call_until", breaker="database", result="refused")["at"] - last)
+        refused = [hand.order("call_until", breaker="database", result="refused") for hand in hands[1:]]
+        waits += [one["at"] - last for one in refused]
         for hand in hands:
             hand.order("call_until", breaker="database", result="ok")
         wait_for("closed", lambda: _recovering(house, hands), 5.0)

@@ -111,9 +111,7 @@ def test_b3_a_stopped_holder_is_a_failed_trial_and_its_late_result_moves_nothing
     holder.tell("release", number=1, how="fail")
     holder.thaw()
     holder.hear("finished", number=1)
-    counted = wait_for("the late result is counted",
-                       lambda: house.stats()["breakers"][before["name"]]["outcomes"]["failure"] == 4, 2.0)  # fmt: skip
-    assert counted
+    wait_for("the late result is counted", lambda: _failures(house, "database") == 4, 2.0)
     after = house.breaker("database")
     assert (after["state"], after["generation"]) == ("HALF_OPEN", before["generation"])
     asker.order("call_until", breaker="database", result="ok")
@@ -121,6 +119,14 @@ def test_b3_a_stopped_holder_is_a_failed_trial_and_its_late_result_moves_nothing
     wait_for("closed", lambda: _in_state(house, "database", "CLOSED"), 2.0)
     assert (holder.leave(), asker.leave()) == (0, 0)
     judge(house)
+
+
+def _total(house: House, breaker: str) -> int:
+    return sum(oracle.counted(house.stats(), breaker)["outcomes"].values())
+
+
+def _failures(house: House, breaker: str) -> int:
+    return int(oracle.counted(house.stats(), breaker)["outcomes"]["failure"])
 
 
 def _in_state(house: House, breaker: str, state: str) -> Any:
@@ -232,8 +238,13 @@ def test_b9_what_is_no_exception_of_the_dependency_passes_and_proves_nothing(hou
 @pytest.mark.fault("B9")
 @pytest.mark.parametrize(
     ("how", "form", "error"),
-    [("ok", "decorated", "keyboard"), ("fail", "decorated", "exit"), ("ok", "with", "memory"), ("fail", "call", "keyboard")],
-)  # fmt: skip
+    [
+        ("ok", "decorated", "keyboard"),
+        ("fail", "decorated", "exit"),
+        ("ok", "with", "memory"),
+        ("fail", "call", "keyboard"),
+    ],
+)
 def test_b9_an_interruption_at_any_opcode_costs_at_most_that_outcome(
     house: House, how: str, form: str, error: str
 ) -> None:
@@ -248,8 +259,7 @@ def test_b9_an_interruption_at_any_opcode_costs_at_most_that_outcome(
     ended = hand.order("call", breaker="swept", times=1000)
     assert ended["ok"] == 1000
     most, least = done["started"] + 1000, done["done"] + 1000
-    wait_for("counted between done and started",
-             lambda: least <= sum(oracle.counted(house.stats(), "swept")["outcomes"].values()) <= most, 5.0)  # fmt: skip
+    wait_for("counted between done and started", lambda: least <= _total(house, "swept") <= most, 5.0)
     figures = oracle.counted(house.stats(), "swept")["outcomes"]
     assert figures["slow_failure"] == figures["cancelled_late"] == 0
     assert how == "fail" or figures["failure"] == 0
