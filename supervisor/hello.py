@@ -179,17 +179,22 @@ class Greeter:
 
     def _segment(self, nonce: str, numbers: list[int]) -> Segment:
         """A new segment, or the checked one that came with the hello."""
+        if len(numbers) > 1:
+            return self._taken_back(nonce, numbers)
         try:
-            if len(numbers) > 1:
-                segment = Segment.attach(numbers[1], bytes.fromhex(nonce), self._boot)
-                del numbers[1]  # the segment owns it now
-                os.posix_fallocate(segment.fd, 0, segment.layout.size)
-                return segment
             return Segment.create(at.Layout(self.settings.ring_slots), bytes.fromhex(nonce), self._boot)
-        except (SegmentError, ValueError) as error:
-            raise HelloRefused("refused", f"the segment that came back cannot be used: {error}") from error
         except OSError as error:
             raise HelloRefused("memory", f"no segment could be made: {error.strerror}") from error
+
+    def _taken_back(self, nonce: str, numbers: list[int]) -> Segment:
+        """The segment that a worker kept over the end of a nursery: ours in every point, or refused."""
+        try:
+            segment = Segment.attach(numbers[1], bytes.fromhex(nonce), self._boot)
+            os.posix_fallocate(segment.fd, 0, segment.layout.size)
+        except (SegmentError, OSError) as error:
+            raise HelloRefused("refused", f"the segment that came back cannot be used: {error}") from error
+        del numbers[1]  # the segment owns it now
+        return segment
 
     def _namespace(self, asked: Any, uid: int, user: str) -> str:
         """The namespace of this worker: the one that it asks for, if its user may join it."""
