@@ -134,7 +134,7 @@ class Nursery:
         return _Child(process, pidfd, ours)
 
     def _surroundings(self) -> dict[str, str]:
-        """The daemon's environment. The hook kills one life only: the next must show that nothing was lost."""
+        """The daemon's environment. The hook is for one life only: the next shows that nothing was lost."""
         self._lives += 1
         told = os.environ.get(CRASH_VARIABLE)
         kept = dict(os.environ)

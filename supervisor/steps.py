@@ -1,8 +1,8 @@
 """Named steps of the crash protocol, at each of which a test can have the process killed.
 
 `BREAKERD_CRASH_AT=committed:3` kills this process with SIGKILL when it passes the step `committed` for
-the third time; `adopted:1:2` does it in the second life. Without it a step costs one call of an empty function.
-Neighbours: `mind`, `hello`, `daemon` pass the steps; the nursery gives the variable to that one daemon only, so that the next shows that nothing was lost.
+the third time; `adopted:1:2` does so in the second life. Without it a step is one call of an empty function.
+Neighbours: `mind`, `hello`, `daemon` pass the steps; the nursery gives the variable to one daemon only.
 """
 
 from __future__ import annotations
