@@ -16,6 +16,7 @@ from typing import Final
 from sqlalchemy.exc import OperationalError
 
 import ipc
+from ipc import control
 from workers.demo.leash import tie
 from workers.demo.ledger import Cues, Ledger, Phase
 from workers.demo.shop import Shop
@@ -99,7 +100,9 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     tie(int(parent))
     cues, ledger, shop = Cues(cues_path), Ledger(ledger_path), Shop(database)
-    ipc.connect(name=f"agent-{number}")
+    if not ipc.connect(name=f"agent-{number}") and control.socket_path() is not None:
+        # What a worker does before it is attached nobody counts: the account could not be exact.
+        sys.exit(f"worker {number} could not attach to the supervisor")
     Worker(int(number), shop, ledger, cues).run()
     shop.close()
     ledger.close()
