@@ -183,7 +183,7 @@ class ControlServer:
     def _command(self, request: Request) -> None:
         body = request.body
         verb, reason = body.get("action"), body.get("reason", "")
-        if verb not in {known.value for known in Verb}:
+        if not isinstance(verb, str) or verb not in {known.value for known in Verb}:
             raise RequestRefused("bad", f"action must be one of {', '.join(Verb)}, got {verb!r:.40}")
         for_s = body.get("for_s", MANUAL_DEFAULT_S)
         if for_s is not None and (not isinstance(for_s, int | float) or not 0 < for_s < math.inf):
