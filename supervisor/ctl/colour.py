@@ -5,14 +5,17 @@ Neighbours: `page` has the plain form of the same; what is told apart by colour 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final, TextIO
 
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from supervisor.ctl.page import Page, Table, clean
+from supervisor.ctl.page import Page, Table, clean, columns
 
+LAST_MIN: Final = 24
+"""Characters that the last column of a table needs, if it has as many."""
 _STYLES: Final = {
     **dict.fromkeys(("pass", "CLOSED", "RUNNING", "attached"), "green"),
     **dict.fromkeys(("warn", "HALF_OPEN", "METRICS_ONLY", "STARTING", "BACKOFF", "STOPPING"), "yellow"),
@@ -27,7 +30,18 @@ def show(page: Page, stream: TextIO, clear: bool = False) -> None:
     if clear:
         console.clear()
     for part in page.parts:
-        console.print(_line(part) if isinstance(part, str) else _table(part), soft_wrap=isinstance(part, str))
+        if isinstance(part, Table) and _fits(part, console.width):
+            console.print(_table(part))
+        else:
+            # A terminal that is too narrow wraps whole lines: figures are never cut in two.
+            for line in [part] if isinstance(part, str) else columns(part):
+                console.print(_line(line), soft_wrap=True)
+
+
+def _fits(table: Table, width: int) -> bool:
+    """Whether all columns but the last stand side by side, and leave it room for a sentence to be folded."""
+    narrow = replace(table, rows=tuple((*row[:-1], row[-1][:LAST_MIN]) for row in table.rows))
+    return max(map(len, columns(narrow)), default=0) <= width
 
 
 def _line(line: str) -> Text:
@@ -47,6 +61,7 @@ def _table(table: Table) -> RichTable:
             justify="right" if place in table.right else "left",
             header_style="bold",
             min_width=max(0, least[place] - 2) or None,
+            no_wrap=place < len(table.columns) - 1,
             overflow="fold",
         )
     for row in table.rows:

@@ -52,6 +52,21 @@ def test_a_terminal_gets_colour_unless_told_otherwise(
     assert "\x1b[" not in ctl("health", out=Terminal()).out
 
 
+def test_figures_are_never_cut_on_a_narrow_terminal(
+    stage: Stage, ctl: Ctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table that is too wide becomes long lines; a long last column is folded."""
+    monkeypatch.setenv("COLUMNS", "60")
+    stage.script["stats"] = answers.stats()
+    stage.script["health"] = answers.health(
+        checks={
+            "supervisor:checkpoint": [{"status": "pass", "output": "word " * 20, "observedValue": "written"}]
+        }
+    )
+    assert "shop/database      100        7             0" in ctl("stats", out=Terminal()).out
+    assert ctl("health", out=Terminal()).out.count("word word word") > 2
+
+
 def test_the_columns_are_the_same_words(stage: Stage, ctl: Ctl) -> None:
     """A terminal shows what a pipe gets."""
     stage.script["status"] = answers.status()
