@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.engine import Engine
 from supervisor.messages import Effect, from_plain, to_plain
-from tests.supervisor.stories import STORIES, Said, attached, live
+from tests.supervisor.stories import BEGINNINGS, STORIES, WHOLE, Said, live
+
+
+def lived(engine: Engine, story: list[Said]) -> float:
+    """Tell a whole story; returns the time at its end."""
+    return [100.0, *(now for _, now, _ in live(engine, story, 100.0))][-1]
 
 
 def written(engine: Engine) -> str:
@@ -24,14 +30,13 @@ def replay(engine: Engine, records: list[str], now: list[float], chances: list[f
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.integers(0, 4), STORIES, STORIES)
+@given(BEGINNINGS, STORIES, STORIES)
 def test_snapshot_and_replay_give_the_same_engine_and_the_same_effects(
-    workers: int, before: list[Said], after: list[Said]
+    beginning: list[Said], before: list[Said], after: list[Said]
 ) -> None:
     """Whatever was said, a restored engine cannot be told from one that never stopped."""
-    engine, now = Engine(), 100.0
-    for _, now, _ in live(engine, attached(workers) + before, now):
-        pass
+    engine = Engine()
+    now = lived(engine, beginning + before)
     snapshot = written(engine)
     restored = Engine.from_plain(json.loads(snapshot))
     assert written(restored) == snapshot
@@ -46,11 +51,11 @@ def test_snapshot_and_replay_give_the_same_engine_and_the_same_effects(
 
 
 @settings(max_examples=150, deadline=None)
-@given(STORIES)
+@given(WHOLE)
 def test_what_is_published_is_always_the_present_word(story: list[Said]) -> None:
     """After every message each row shows what its breaker says for its worker; nothing is overdue."""
     engine = Engine()
-    for _, now, _ in live(engine, attached(3) + story, 100.0):
+    for _, now, _ in live(engine, story, 100.0):
         for one in engine.publications():
             breaker = engine.workers[one.worker].rows[one.row].breaker
             assert one.word == breaker.breaker.word(one.worker)
@@ -58,12 +63,12 @@ def test_what_is_published_is_always_the_present_word(story: list[Said]) -> None
 
 
 @settings(max_examples=100, deadline=None)
-@given(STORIES)
+@given(WHOLE)
 def test_counts_never_go_down(story: list[Said]) -> None:
     """Whoever joins, leaves or scribbles: no total is ever smaller than it was."""
     engine = Engine()
     before: dict[str, list[int]] = {}
-    for _ in live(engine, attached(3) + story, 100.0):
+    for _ in live(engine, story, 100.0):
         for name, breaker in engine.catalogue.named.items():
             counted = [*breaker.metrics.outcomes, *breaker.metrics.tallies, *breaker.metrics.durations]
             assert all(map(int.__ge__, counted, before.get(name, [0] * len(counted))))
@@ -71,29 +76,26 @@ def test_counts_never_go_down(story: list[Said]) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(STORIES)
+@given(WHOLE)
 def test_live_permits_never_exceed_the_limit(story: list[Said]) -> None:
-    """At any moment a breaker has at most `permitted_trials` trials in flight on the whole host."""
+    """At any moment a breaker has at most so many trials in flight, all of attached workers."""
     engine = Engine()
-    for said, _, _ in live(engine, attached(4) + story, 100.0):
+    for said, _, _ in live(engine, story, 100.0):
         for breaker in engine.catalogue.numbered:
-            judge = breaker.breaker
-            assert len(judge.leases) <= max(3, judge.settings.permitted_trials), said
-            assert all(lease.party in engine.workers for lease in judge.leases.live.values())
+            leases = breaker.breaker.leases.values()
+            # A reload may lower the limit under permits that were given before: 3 is the highest here.
+            assert len(leases) <= 3, said
+            assert {lease.party for lease in leases} <= engine.workers.keys()
 
 
 @settings(max_examples=100, deadline=None)
-@given(STORIES, st.integers(-90, 1000))
+@given(WHOLE, st.integers(-90, 1000))
 def test_a_shifted_clock_changes_nothing_but_times(story: list[Said], delta: int) -> None:
     """After a reboot the saved engine goes on with what remained of every time."""
-    engine, now = Engine(), 100.0
-    for _, now, _ in live(engine, attached(3) + story, now):
-        pass
+    engine = Engine()
+    now = lived(engine, story)
     due = engine.next_time() - now
     counted = [breaker.metrics.to_plain()[:4] for breaker in engine.catalogue.numbered]
     engine.shift(float(delta))
-    assert (
-        engine.next_time() - now - delta in (due, due - 1e-9)
-        or abs(engine.next_time() - now - delta - due) < 1e-6
-    )
+    assert engine.next_time() - delta == pytest.approx(now + due)
     assert [breaker.metrics.to_plain()[:4] for breaker in engine.catalogue.numbered] == counted
