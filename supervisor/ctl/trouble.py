@@ -95,6 +95,12 @@ def _unavailable(error: SupervisorUnavailable, path: str, commanding: bool) -> T
 
 def _denied(path: str, text: str) -> tuple[str, str]:
     """Who may ask, by the first thing on the way to the socket that this user may not pass."""
+    try:
+        control.check_owner(path)
+    except SupervisorUnavailable as error:
+        return str(
+            error
+        ), "another user made it, so it is not trusted: remove it, or name the socket: --socket"
     user = _user(os.geteuid())
     place = path
     while place not in ("/", "") and not os.path.lexists(place):

@@ -89,6 +89,19 @@ def test_denied_by_a_directory_that_is_the_owners_alone(stage: Stage, ctl: Ctl) 
     assert "root's alone" in ran.err
 
 
+def test_a_place_that_another_user_made_is_not_trusted(
+    folder: Path, ctl: Ctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a matter of groups: the directory under the temporary one is somebody else's."""
+    monkeypatch.setenv("TMPDIR", str(folder))
+    place = folder / f"breakerd-{os.getuid()}"
+    place.touch()
+    ran = ctl("health", f"--socket={place}/breakerd.sock")
+    assert ran.code == 4
+    assert "is not a directory of this user" in ran.err
+    assert "not trusted" in ran.err
+
+
 def test_a_command_that_may_not_be_given_names_the_setting(stage: Stage, ctl: Ctl) -> None:
     """Denied commands: exit code 4 and the line for the configuration."""
     stage.script["command"] = No("denied", "user nobody may not command")
