@@ -86,8 +86,8 @@ class Reader:
         first = self.layout.ring + (position & (slots - 1))
         tag = position // slots & at.LAP_MASK
         listed: list[int] = self.words[first : first + count].tolist()
-        tags = {word >> at.LAP_SHIFT & at.LAP_MASK for word in listed}
-        if tags == {tag} and (tag or 0 not in listed):
+        tops = {word >> at.LAP_SHIFT for word in listed}
+        if all(top & at.LAP_MASK == tag for top in tops) and (tag or 0 not in listed):
             return listed
         for index, word in enumerate(listed):
             if word == 0 or (word >> at.LAP_SHIFT & at.LAP_MASK) != tag:

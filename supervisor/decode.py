@@ -1,9 +1,9 @@
 """Outcome words -> counts, and the runs that are judged: the inner loop of every drain.
 
-Nearly all words are successes of calm rows: they are only counted, by one line of Python per word, into
-cells keyed by all of the word but its duration and the last bits of its end. A breaker with a failure,
-a slow call or a trial among its words is unfolded: its words go into the order of their ends over all
-workers, and successes are run together only between two of the others.
+Nearly all words are successes of calm breakers: they are only counted, by one line of Python per word,
+into cells keyed by all of the word but its duration and the last bits of its end. A breaker that has a
+failure, a slow call or a trial among its words is unfolded: the odd outcomes of all workers are put into
+the order of their ends, and successes are run together only between two of them.
 Every word is hostile: whatever no honest worker writes is counted as invalid and left.
 Neighbours: `intake` (calls), `ipc.layout` (the bits), `metrics` (the buckets). Knows no segment, no clock.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,8 +24,10 @@ from supervisor.metrics import LONG_BUCKET, QUICK_BUCKET
 
 CELL_SHIFT: Final = 22
 """A cell is one eighth of a second of one row, generation and lap: the bits from here on."""
+CELL_BITS: Final = 64 - CELL_SHIFT
+STEPS_PER_S: Final = int(at.END_STEPS_PER_S)
 STEPS_PER_CELL: Final = 1 << CELL_SHIFT - at.END_SHIFT
-CELLS_PER_S: Final = int(at.END_STEPS_PER_S) // STEPS_PER_CELL
+CELLS_PER_S: Final = STEPS_PER_S // STEPS_PER_CELL
 _CELL_ROW: Final = at.ROW_SHIFT - CELL_SHIFT
 _CELL_GENERATION: Final = at.GENERATION_SHIFT - CELL_SHIFT
 _CELL_MASK: Final = (1 << _CELL_ROW) - 1
@@ -34,7 +36,7 @@ FIRST_SUCCESS: Final = at.FAST_SUCCESS << at.CODE_SHIFT
 LAST_SUCCESS: Final = FIRST_SUCCESS | (1 << at.CODE_SHIFT) - 1
 
 SOURCES_MAX: Final = 1 << 14
-"""Segments in one drain; with the words of a segment it bounds the key that orders words."""
+"""Segments in one drain; with the words of a segment it bounds the number that orders outcomes."""
 _SOURCE_SHIFT: Final = 21
 _ORDER_SHIFT: Final = _SOURCE_SHIFT + 14
 
@@ -49,6 +51,13 @@ JUDGED: Final = frozenset(
 )
 """Kinds that prove something; the others are judged only as the end of a trial, whose permit they free."""
 
+_Odd = tuple[int, Judged]
+"""One outcome that is judged on its own, and before it its order: end, source and place in one number."""
+_Run = tuple[int, int, int, int]
+"""Successes judged together: (odd outcomes before them, row, generation code, eighth of a second)."""
+_Marks = Mapping[int, Sequence[int]]
+"""The orders of the odd outcomes of a row's breaker, sorted, by row; a row without any is calm."""
+
 
 class _Cells(dict[int, defaultdict[int, int]]):
     """Durations by bucket of each cell of one epoch; a cell is made by its first word."""
@@ -58,13 +67,9 @@ class _Cells(dict[int, defaultdict[int, int]]):
         return cell
 
 
-_Odd = tuple[int, Judged]
-"""One outcome that is judged on its own, and before it its order: end, source and place in one number."""
-
-
 @dataclass(slots=True)
 class Counted:
-    """What one segment's words of one drain amount to."""
+    """What one segment's words of one drain amount to: first `scan`, then `count`."""
 
     worker: str
     source: int
@@ -77,174 +82,181 @@ class Counted:
     )
     """By row and bucket."""
     invalid: int = 0
-    calm: defaultdict[tuple[int, int, int], int] = field(default_factory=lambda: defaultdict(int))
-    """Successes by (row, generation code, eighth of a second since CLOCK_MONOTONIC began)."""
     odd: list[_Odd] = field(default_factory=list)
-    _blocks: list[tuple[int, int, list[int]]] = field(default_factory=list)
-    """(epoch, place of the first word in this drain, words), kept to be unfolded."""
+    runs: defaultdict[_Run, int] = field(default_factory=lambda: defaultdict(int))
+    _blocks: list[tuple[int, int, list[int], bool]] = field(default_factory=list)
+    """(epoch, place of the first word in this drain, words, True if all of them are fast successes)."""
+    _long: list[tuple[int, int, int]] = field(default_factory=list)
+    """(order, row, generation code) of successes too long for a fast word."""
 
-    def take(self, parts: Sequence[Part]) -> None:
-        """Count every word of these parts, in the order of the ring."""
-        cells: dict[int, _Cells] = {}
+    def scan(self, parts: Sequence[Part]) -> None:
+        """Count every word that is no fast success; find what is odd."""
         place = 0
         for part in parts:
             for told, words in slices(part):
                 # Without its time a word counts as ended now, and so does one from the future.
                 epoch = int(self.now) if told == NO_EPOCH else min(told, int(self.now))
-                self._blocks.append((epoch, place, words))
-                fast = words
-                if min(words) < FIRST_SUCCESS or max(words) > LAST_SUCCESS:
-                    fast = self._take_slow(epoch, place, words)
+                fast = min(words) >= FIRST_SUCCESS and max(words) <= LAST_SUCCESS
+                self._blocks.append((epoch, place, words, fast))
+                if not fast:
+                    for index, word in enumerate(words):
+                        if not FIRST_SUCCESS <= word <= LAST_SUCCESS:
+                            self._take(epoch, place + index, word)
                 place += len(words)
-                into = cells.get(epoch)
-                if into is None:
-                    into = cells[epoch] = _Cells()
-                for word in fast:
-                    into[word >> CELL_SHIFT][QUICK_BUCKET[word & at.DURATION_MASK]] += 1
-        for epoch, into in cells.items():
-            self._fold(epoch, into)
 
-    def _fold(self, epoch: int, cells: _Cells) -> None:
-        """Cells into counts, durations and calm runs."""
+    def _take(self, epoch: int, place: int, word: int) -> None:
+        """Count a word that is no fast success."""
+        code = at.CODES[word >> at.CODE_SHIFT]
+        if code is None:
+            if word >> at.CODE_SHIFT != at.CODE_VOID:
+                self.invalid += 1
+            return
+        row = word >> at.ROW_SHIFT & at.ROW_MASK
+        generation = word >> at.GENERATION_SHIFT & 15
+        kind = code.kind
+        self.counts[row, kind, 0 if generation else 1] += 1
+        if kind is OutcomeKind.COUNT:
+            return
+        table = LONG_BUCKET if code.long else QUICK_BUCKET
+        self.durations[row][table[word & at.DURATION_MASK]] += 1
+        if not generation or (kind not in JUDGED and code.permit is None):
+            return
+        steps = epoch * STEPS_PER_S + (word >> at.END_SHIFT & at.END_MASK)
+        order = steps << _ORDER_SHIFT | self.source << _SOURCE_SHIFT | place
+        if kind is OutcomeKind.SUCCESS and code.permit is None:
+            self._long.append((order, row, generation))
+            return
+        permit = -1 if code.permit is None else code.permit
+        end = min(steps / at.END_STEPS_PER_S, self.now)
+        self.odd.append((order, Judged(self.worker, row, int(kind), generation, permit, end, 1)))
+
+    def count(self, marks: _Marks) -> None:
+        """Count the fast successes, and make the runs between the odd outcomes in `marks`."""
+        epochs: dict[int, _Cells] = {}
+        for epoch, place, words, fast in self._blocks:
+            cells = epochs.get(epoch)
+            if cells is None:
+                cells = epochs[epoch] = _Cells()
+            if marks:
+                self._count_between(epoch, place, words, marks, cells)
+                continue
+            if not fast:
+                words = [word for word in words if FIRST_SUCCESS <= word <= LAST_SUCCESS]  # noqa: PLW2901 (less)
+            for word in words:
+                cells[word >> CELL_SHIFT][QUICK_BUCKET[word & at.DURATION_MASK]] += 1
+        for epoch, cells in epochs.items():
+            self._fold(epoch * CELLS_PER_S, cells)
+        for order, row, generation in self._long:
+            before = bisect_left(marks[row], order) if row in marks else 0
+            self.runs[before, row, generation, (order >> _ORDER_SHIFT) // STEPS_PER_CELL] += 1
+
+    def _count_between(self, epoch: int, place: int, words: list[int], marks: _Marks, cells: _Cells) -> None:
+        """As the plain loop, but a cell is also told by how many odd outcomes of its breaker came before."""
+        base = epoch * STEPS_PER_S << _ORDER_SHIFT | self.source << _SOURCE_SHIFT
+        # Orders as this block's words have them: its epoch and source are left out.
+        here = {row: [order - base for order in orders] for row, orders in marks.items()}
+        first, last, shift, table = FIRST_SUCCESS, LAST_SUCCESS, _ORDER_SHIFT, QUICK_BUCKET
+        for index, word in enumerate(words, place):
+            if not first <= word <= last:
+                continue
+            key = word >> 22
+            orders = here.get(key >> 9 & 1023)
+            if orders:
+                before = bisect_left(orders, (word >> 16 & 32_767) << shift | index)
+                if before:
+                    key |= before << 42
+            cells[key][table[word & 65_535]] += 1
+
+    def _fold(self, first_cell: int, cells: _Cells) -> None:
+        """Cells into counts, durations and runs."""
+        counts, runs, durations = self.counts, self.runs, self.durations
         for key, buckets in cells.items():
             row = key >> _CELL_ROW & at.ROW_MASK
             generation = key >> _CELL_GENERATION & 15
-            count = 0
-            durations = self.durations[row]
-            for bucket, number in buckets.items():
-                durations[bucket] += number
-                count += number
-            self.counts[row, OutcomeKind.SUCCESS, 0 if generation else 1] += count
+            count = sum(buckets.values())
+            before = durations.get(row)
+            if before is None:
+                # The first cell of a row is where the others are added: its own count is taken already.
+                durations[row] = buckets
+            else:
+                for bucket, number in buckets.items():
+                    before[bucket] += number
+            counts[row, OutcomeKind.SUCCESS, 0 if generation else 1] += count
             if generation:
-                self.calm[row, generation, epoch * CELLS_PER_S + (key & _CELL_MASK)] += count
-
-    def _take_slow(self, epoch: int, place: int, words: list[int]) -> list[int]:
-        """Count every word that is no fast success; return those that are."""
-        fast: list[int] = []
-        for index, word in enumerate(words):
-            if FIRST_SUCCESS <= word <= LAST_SUCCESS:
-                fast.append(word)
-                continue
-            code = at.CODES[word >> at.CODE_SHIFT]
-            if code is None:
-                if word >> at.CODE_SHIFT != at.CODE_VOID:
-                    self.invalid += 1
-                continue
-            row = word >> at.ROW_SHIFT & at.ROW_MASK
-            generation = word >> at.GENERATION_SHIFT & 15
-            kind = code.kind
-            self.counts[row, kind, 0 if generation else 1] += 1
-            if kind is OutcomeKind.COUNT:
-                continue
-            table = LONG_BUCKET if code.long else QUICK_BUCKET
-            self.durations[row][table[word & at.DURATION_MASK]] += 1
-            if not generation or (kind not in JUDGED and code.permit is None):
-                continue
-            steps = epoch * int(at.END_STEPS_PER_S) + (word >> at.END_SHIFT & at.END_MASK)
-            if kind is OutcomeKind.SUCCESS and code.permit is None:
-                self.calm[row, generation, steps // STEPS_PER_CELL] += 1
-                continue
-            permit = -1 if code.permit is None else code.permit
-            order = self._order(steps, place + index)
-            end = min(steps / at.END_STEPS_PER_S, self.now)
-            self.odd.append((order, Judged(self.worker, row, int(kind), generation, permit, end, 1)))
-        return fast
-
-    def _order(self, steps: int, place: int) -> int:
-        """The key by which words of all segments are merged: end first, then each ring's own order."""
-        return steps << _ORDER_SHIFT | self.source << _SOURCE_SHIFT | place
-
-    def unfold(self, marks: dict[int, list[int]], into: dict[int, _Runs]) -> None:
-        """Share the successes of the rows in `marks` out between the odd outcomes of their breakers.
-
-        `marks` has the orders of a breaker's odd outcomes by row, sorted; `into` its runs by row.
-        """
-        for key in [key for key in self.calm if key[0] in marks]:
-            del self.calm[key]
-        source = self.source << _SOURCE_SHIFT
-        for epoch, place, words in self._blocks:
-            base = epoch * int(at.END_STEPS_PER_S)
-            for index, word in enumerate(words, place | source):
-                row = word >> at.ROW_SHIFT & at.ROW_MASK
-                orders = marks.get(row)
-                if orders is None or not _is_calm_success(word):
-                    continue
-                steps = base + (word >> at.END_SHIFT & at.END_MASK)
-                before = bisect_left(orders, steps << _ORDER_SHIFT | index)
-                generation = word >> at.GENERATION_SHIFT & 15
-                if generation:
-                    into[row][before, self.source, row, generation, steps // STEPS_PER_CELL] += 1
+                runs[key >> CELL_BITS, row, generation, first_cell + (key & _CELL_MASK)] += count
 
 
-_Runs = defaultdict[tuple[int, int, int, int, int], int]
-"""Successes by (odd outcomes before them, source, row, generation, eighth of a second)."""
+def judge(counted: Sequence[Counted], names: Sequence[Mapping[int, str]], now: float) -> tuple[Judged, ...]:
+    """Count what was scanned; return what has to be judged, ordered by end.
 
-
-def _is_calm_success(word: int) -> bool:
-    """A success that is no trial, fast or long."""
-    if FIRST_SUCCESS <= word <= LAST_SUCCESS:
-        return True
-    code = at.CODES[word >> at.CODE_SHIFT]
-    return code is not None and code.kind is OutcomeKind.SUCCESS and code.permit is None
-
-
-def judge(counted: Sequence[Counted], names: Sequence[dict[int, str]], now: float) -> tuple[Judged, ...]:
-    """What a drain has to be judged, ordered by end; `names` has the breaker's name of each row, by source.
-
-    Words of different workers whose ends lie in the same 2 ms are taken worker by worker.
+    `names` has, by source, the name of each row's breaker. Outcomes of different workers whose ends lie
+    in the same 2 ms are taken worker by worker.
     """
     odd: dict[str, list[_Odd]] = {}
     for one in counted:
         for outcome in one.odd:
             odd.setdefault(_name(one, names, outcome[1].row), []).append(outcome)
+    orders: dict[str, list[int]] = {}
+    between: dict[str, list[tuple[int, Judged]]] = {}
+    for name, outcomes in odd.items():
+        outcomes.sort()
+        orders[name] = [order for order, _ in outcomes]
+        between[name] = []
     judged: list[Judged] = []
-    if odd:
-        judged = _unfolded(counted, names, odd, now)
+    latest = int(now * STEPS_PER_S)
     for one in counted:
-        for (row, generation, eighth), count in one.calm.items():
-            end = min((eighth + 1) * STEPS_PER_CELL - 1, int(now * at.END_STEPS_PER_S)) / at.END_STEPS_PER_S
-            judged.append(Judged(one.worker, row, int(OutcomeKind.SUCCESS), generation, -1, end, count))
+        told = names[one.source] if odd else {}
+        marks = {row: orders[name] for row, name in told.items() if name in orders}
+        if odd:
+            marks.update({row: orders[_alone(one, row)] for row in _nameless(one, told)})
+        one.count(marks)
+        for (before, row, generation, eighth), count in one.runs.items():
+            steps = min((eighth + 1) * STEPS_PER_CELL - 1, latest)
+            row_orders = marks.get(row)
+            if row_orders is not None and before < len(row_orders):
+                steps = min(steps, row_orders[before] >> _ORDER_SHIFT)
+            run = Judged(one.worker, row, 2, generation, -1, steps / at.END_STEPS_PER_S, count)
+            if row_orders is None:
+                judged.append(run)
+            else:
+                between[_name(one, names, row)].append((before, run))
+    for name, outcomes in odd.items():
+        judged += _merged(outcomes, between[name])
     judged.sort(key=_end)
     return tuple(judged)
 
 
-def _name(one: Counted, names: Sequence[dict[int, str]], row: int) -> str:
+def _merged(outcomes: list[_Odd], runs: list[tuple[int, Judged]]) -> list[Judged]:
+    """One breaker's odd outcomes, and each run of successes at its place between them."""
+    runs.sort(key=_before)
+    merged: list[Judged] = []
+    done = 0
+    for before, run in runs:
+        if before > done:
+            merged += [outcome for _, outcome in outcomes[done:before]]
+            done = before
+        merged.append(run)
+    merged += [outcome for _, outcome in outcomes[done:]]
+    return merged
+
+
+def _nameless(one: Counted, told: Mapping[int, str]) -> set[int]:
+    """Rows with odd outcomes that no declaration names: the engine will count them as unknown."""
+    return {outcome.row for _, outcome in one.odd if outcome.row not in told}
+
+
+def _alone(one: Counted, row: int) -> str:
+    return f"{one.source} {row}"
+
+
+def _name(one: Counted, names: Sequence[Mapping[int, str]], row: int) -> str:
     """What tells the breaker of a row; a row without one is alone."""
-    return names[one.source].get(row) or f"{one.source} {row}"
+    return names[one.source].get(row) or _alone(one, row)
 
 
 def _end(judged: Judged) -> float:
     return judged.end
 
 
-def _unfolded(
-    counted: Sequence[Counted], names: Sequence[dict[int, str]], odd: dict[str, list[_Odd]], now: float
-) -> list[Judged]:
-    """The outcomes of every breaker that has odd ones, each breaker's in the order of their ends."""
-    orders: dict[str, list[int]] = {}
-    runs: dict[str, _Runs] = {}
-    for name, outcomes in odd.items():
-        outcomes.sort()
-        orders[name] = [order for order, _ in outcomes]
-        runs[name] = defaultdict(int)
-    for one in counted:
-        rows = {row for row, _, _ in one.calm}
-        here = {row: name for row in rows if (name := _name(one, names, row)) in odd}
-        if here:
-            marks = {row: orders[name] for row, name in here.items()}
-            one.unfold(marks, {row: runs[name] for row, name in here.items()})
-    judged: list[Judged] = []
-    for name, outcomes in odd.items():
-        done = 0
-        for (before, source, row, generation, eighth), count in sorted(runs[name].items()):
-            judged += [outcome for _, outcome in outcomes[done:before]]
-            done = before
-            steps = (eighth + 1) * STEPS_PER_CELL - 1
-            if before < len(outcomes):
-                steps = min(steps, outcomes[before][0] >> _ORDER_SHIFT)
-            end = min(steps / at.END_STEPS_PER_S, now)
-            judged.append(
-                Judged(counted[source].worker, row, int(OutcomeKind.SUCCESS), generation, -1, end, count)
-            )
-        judged += [outcome for _, outcome in outcomes[done:]]
-    return judged
+def _before(run: tuple[int, Judged]) -> int:
+    return run[0]

@@ -122,13 +122,13 @@ class Intake:
         self, portions: list[tuple[Source, Portion]], messages: list[Message], now: float
     ) -> OutcomeBatch | None:
         """The batch of these portions; None if nothing in them is to be remembered."""
-        counted: list[Counted] = []
-        taken: list[Taken] = []
-        for number, (source, portion) in enumerate(portions):
-            one = Counted(source.worker, number, now)
-            one.take(portion.parts)
-            counted.append(one)
+        counted = [Counted(source.worker, number, now) for number, (source, _) in enumerate(portions)]
+        for one, (_, portion) in zip(counted, portions, strict=True):
+            one.scan(portion.parts)
             messages += portion.messages
+        judged = judge(counted, [source.names for source, _ in portions], now)
+        taken: list[Taken] = []
+        for one, (source, portion) in zip(counted, portions, strict=True):
             invalid = one.invalid + portion.invalid
             if invalid:
                 source.invalid_drains += 1
@@ -136,10 +136,7 @@ class Intake:
                     self.more = True
             if source.told() or portion.parts or portion.tallies or invalid:
                 taken.append(_taken(source, one, portion, invalid))
-        if not taken:
-            return None
-        names = [source.names for source, _ in portions]
-        return OutcomeBatch(tuple(taken), judge(counted, names, now))
+        return OutcomeBatch(tuple(taken), judged) if taken else None
 
     # --- telling ----------------------------------------------------------------------------------
 
