@@ -119,6 +119,8 @@ class Connections:
         self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self.refused_full = 0
         self.refused_emfile = 0
+        self.turned_away_at: float | None = None
+        """When somebody was turned away for one of the two reasons."""
         self._paused = False
 
     def start(self) -> None:
@@ -162,6 +164,7 @@ class Connections:
             self._pause()
             return
         self.refused_emfile += 1
+        self.turned_away_at = self._clock()
         if self._reserve >= 0:
             os.close(self._reserve)
             self._reserve = -1
@@ -185,6 +188,7 @@ class Connections:
         limits = self._limits
         if len(self._open) >= limits.connections_max or self._per_uid[peer.uid] >= limits.per_uid_max:
             self.refused_full += 1
+            self.turned_away_at = self._clock()
             _say_busy(accepted, "too many connections; try again")
             return
         unsaid = [one for one in self._open.values() if not one.said]

@@ -221,6 +221,9 @@ class Daemon:
             degraded=self._problems,
             restarts=tuple(sorted(self._stage.restarts().items())),
             failed_at=self._stage.failed_at(),
+            accept_full=self._connections.refused_full,
+            accept_emfile=self._connections.refused_emfile,
+            turned_away_at=self._connections.turned_away_at,
             ring_used=self._attachments.ring_used(),
         )
 

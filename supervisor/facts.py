@@ -32,6 +32,12 @@ class Facts:
     """How often each actor was restarted, by its name."""
     failed_at: tuple[tuple[str, float], ...] = ()
     """When actors last failed, s of CLOCK_MONOTONIC."""
+    accept_full: int = 0
+    """Connections turned away since this daemon began, because there were too many of them."""
+    accept_emfile: int = 0
+    """The same, because there was no free descriptor."""
+    turned_away_at: float | None = None
+    """When the last one was, s of CLOCK_MONOTONIC."""
     rss_bytes: Mapping[int, int] = field(default_factory=dict)
     """Resident memory by pid, of workers for which it is known."""
     ring_used: Mapping[str, tuple[int, int]] = field(default_factory=dict)

@@ -94,11 +94,22 @@ def _supervisor(engine: Engine, facts: Facts, now: float) -> Iterator[Check]:
         fresh = restarts > 0 and now - failed_at.get(actor, -math.inf) < FRESH_S
         text = f"the actor {actor} failed and was restarted" if fresh else ""
         yield Check(f"supervisor:actor:{actor}", "warn" if fresh else "pass", text, restarts)
+    yield _connections(facts, now)
     at, what = engine.counting.disorder_at, engine.counting.disorder
     if at is not None and now - at < FRESH_S:
         yield Check("supervisor:outcomes", "warn", f"{what}, {max(0.0, now - at):.0f} s ago", "disorder")
     else:
         yield Check("supervisor:outcomes", "pass", value="in order")
+
+
+def _connections(facts: Facts, now: float) -> Check:
+    """Whether somebody was turned away lately, for want of a descriptor or of room."""
+    turned_away = facts.accept_emfile + facts.accept_full
+    if facts.turned_away_at is None or now - facts.turned_away_at >= FRESH_S:
+        return Check("supervisor:connections", "pass", value=turned_away)
+    reason = "no free descriptor" if facts.accept_emfile else "too many connections"
+    text = f"{turned_away} connections turned away: {reason}"
+    return Check("supervisor:connections", "warn", text, turned_away)
 
 
 def _workers(engine: Engine) -> Iterator[Check]:

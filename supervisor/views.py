@@ -93,6 +93,8 @@ def _stats(asked: Question) -> dict[str, Any]:
             "workers": len(asked.engine.workers),
             "batches": asked.engine.counting.batches,
             "uptime_s": asked.now - asked.facts.started_at,
+            "accept_full": asked.facts.accept_full,
+            "accept_emfile": asked.facts.accept_emfile,
         },
     }
 

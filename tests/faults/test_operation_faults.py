@@ -146,7 +146,7 @@ def test_j8_health_shows_a_copy_that_cannot_be_written(house: House) -> None:
 def test_j8_health_tells_denied_from_away(house: House) -> None:
     """A user who may not even ask is told so, with the way out; exit code 4."""
     program = (
-        "import os, sys, supervisor.ctl.main as m\n"
+        "import os, sys, supervisor.ctl.main as m, supervisor.ctl.trouble\n"
         f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
         "sys.exit(m.main(['health']))"
     )

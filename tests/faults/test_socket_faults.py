@@ -319,7 +319,8 @@ def test_d13_a_supervisor_without_descriptors_says_busy_and_serves_on(house: Hou
     assert time.monotonic() - recovered <= 0.3
     limit_descriptors(pid, 20_000)
     assert house.daemon_pid == pid
-    assert "descriptor" in str(house.ask("health", level="full"))
+    assert house.stats()["supervisor"]["accept_emfile"] == 20
+    assert "no free descriptor" in house.ask("health", level="full")["output"]
     assert hand.order("unload")["failed"] == []
     assert hand.leave() == 0
     polite.close()

@@ -66,7 +66,14 @@ def stats() -> dict[str, Any]:
         "totals": {"outcomes": outcomes, **refusals},
         "breakers": {"shop/database": one},
         "lost": {"ring_gap": 0, "ring_invalid": 3, "segment_lost": 0, "unknown_row": 0},
-        "supervisor": {"incarnation": 2, "workers": 4, "batches": 99, "uptime_s": 62.0},
+        "supervisor": {
+            "incarnation": 2,
+            "workers": 4,
+            "batches": 99,
+            "uptime_s": 62.0,
+            "accept_full": 0,
+            "accept_emfile": 0,
+        },
     }
 
 
