@@ -175,7 +175,7 @@ class Engine:
             grant = breaker.breaker.ask(told.worker, told.ask, turn.now)
         turn.touch(breaker)
         if grant is None:
-            retry = breaker.retry_after_s(told.worker, turn.now)
+            retry = breaker.retry_after_s(told.worker, turn.now) or 0.0
             value = {
                 "permit": None,
                 "generation": breaker.breaker.generation,

@@ -1,12 +1,12 @@
 """What can go wrong in the supervisor, split by whose fault it is and whether to try again.
 
-    BreakerdError (of ipc)
-    └── SupervisorError
-        ├── ConfigurationError    the administrator's: every mistake found, each with its path; do not retry
-        ├── AlreadyRunning        nobody's: another supervisor serves this place; do not retry
-        ├── ActorFailed           ours: one part failed too often; the level above starts it again
-        └── BadRequest            the asker's: this cannot be answered as it was asked
-            └── BreakerNotFound       no breaker of that name, or more than one; ask with another
+BreakerdError (of ipc)
+└── SupervisorError
+    ├── ConfigurationError    the administrator's: every mistake found, each with its path; do not retry
+    ├── AlreadyRunning        nobody's: another supervisor serves this place; do not retry
+    ├── ActorFailed           ours: one part failed too often; the level above starts it again
+    └── BadRequest            the asker's: this cannot be answered as it was asked
+        └── BreakerNotFound       no breaker of that name, or more than one; ask with another
 """
 
 from __future__ import annotations

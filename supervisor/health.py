@@ -18,7 +18,7 @@ from typing import Any, Final
 from ipc.vocabulary import BreakerState
 from supervisor.engine import Engine
 from supervisor.facts import Facts
-from supervisor.host_breaker import HostBreaker
+from supervisor.host_breaker import REFUSING, HostBreaker
 
 LEVELS: Final = ("live", "ready", "full")
 FRESH_S: Final = 60.0
@@ -26,7 +26,6 @@ FRESH_S: Final = 60.0
 OUTPUT_MAX: Final = 2000
 """Characters of the sentence that sums up what is not well."""
 _WORST: Final = {"pass": 0, "warn": 1, "fail": 2}
-_REFUSING: Final = frozenset({BreakerState.OPEN, BreakerState.FORCED_OPEN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,7 @@ def _breaker(engine: Engine, breaker: HostBreaker, now: float) -> Iterator[Check
     if state is BreakerState.CLOSED:
         yield Check(name, "pass", value=state.name)
     else:
-        status = "fail" if breaker.critical and state in _REFUSING else "warn"
+        status = "fail" if breaker.critical and state in REFUSING else "warn"
         yield Check(name, status, _sentence(breaker, now), state.name)
     for party in breaker.breaker.isolated:
         worker = engine.workers.get(party)
@@ -148,5 +147,5 @@ def _sentence(breaker: HostBreaker, now: float) -> str:
         text += f" by uid {manual.who.partition(':')[0]}"
         text += f" ({manual.reason})" if manual.reason else ""
     elif breaker.state is BreakerState.OPEN:
-        text += f", trials in {breaker.retry_after_s('', now):.1f} s"
+        text += f", trials in {max(0.0, breaker.breaker.until - now):.1f} s"
     return text

@@ -23,6 +23,8 @@ GOLDEN: Final = 0.6180339887498949
 """Spreads one drawn chance over breakers that open in the same moment."""
 
 
+REFUSING: Final = frozenset({BreakerState.OPEN, BreakerState.FORCED_OPEN})
+"""The states that admit nothing, not even a trial."""
 NEVER_LOOKED: Final = -1
 
 
@@ -78,11 +80,12 @@ class HostBreaker:
         """What it is for the whole host."""
         return self.breaker.state_of()
 
-    def retry_after_s(self, worker: str, now: float) -> float:
-        """Seconds until this worker should ask again; 0.0 = at once, or not foreseeable."""
-        circuit = self.breaker.isolated.get(worker)
-        until = self.breaker.until if circuit is None else circuit.until
-        return 0.0 if math.isinf(until) else max(0.0, until - now)
+    def retry_after_s(self, worker: str, now: float) -> float | None:
+        """Seconds for which this worker ("" = all) is refused; 0.0 = it is not, None = until a verb comes."""
+        circuit = self.breaker.isolated.get(worker, self.breaker.host)
+        if circuit.state not in REFUSING:
+            return 0.0
+        return None if math.isinf(circuit.until) else max(0.0, circuit.until - now)
 
     def show(self, worker: str, row: int) -> None:
         """From now on this row of this worker shows the breaker; nothing was published there yet."""

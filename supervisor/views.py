@@ -53,9 +53,10 @@ class Question:
 
 def answer(engine: Engine, body: dict[str, Any], facts: Facts, now: float, wall: float) -> dict[str, Any]:
     """The answer to a request that only asks. Raises BadRequest and BreakerNotFound."""
-    view = _VIEWS.get(body.get("verb", ""))
+    verb = body.get("verb")
+    view = _VIEWS.get(verb) if isinstance(verb, str) else None
     if view is None:
-        raise BadRequest(f"no answer is known to {body.get('verb')!r:.40}")
+        raise BadRequest(f"no answer is known to {verb!r:.40}")
     return {"schema": 1, **view(Question(engine, body, facts, now, wall))}
 
 
@@ -271,8 +272,10 @@ def _status(asked: Question) -> dict[str, Any]:
 
 
 def _events(asked: Question) -> dict[str, Any]:
-    after, limit = _whole(asked, "after", 0), _whole(asked, "limit", EVENTS_MAX)
-    found = asked.engine.chronicle.after(after, min(limit, EVENTS_MAX))
+    chronicle, limit = asked.engine.chronicle, _whole(asked, "limit", EVENTS_MAX)
+    # A number that was never given comes from before a checkpoint was lost: go on from the last one.
+    after = min(_whole(asked, "after", 0), chronicle.following - 1)
+    found = chronicle.after(after, min(limit, EVENTS_MAX))
     return {
         "events": [
             {

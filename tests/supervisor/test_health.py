@@ -1,0 +1,171 @@
+"""Pass, warn or fail: what makes a host which, and the sentence that says so."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from ipc.vocabulary import BreakerSettings
+from supervisor import health
+from supervisor.facts import Facts
+from supervisor.messages import Configured, OutcomeBatch, WorkerQuarantined
+from tests.schemas import problems
+from tests.supervisor.conversation import FACTS, FAILURE, SUCCESS, Host, nonce, taken
+
+
+def report(host: Host, level: str = "full", facts: Facts = FACTS) -> dict[str, Any]:
+    """The report as it arrives at the asker."""
+    told: dict[str, Any] = json.loads(json.dumps(health.report(host.engine, facts, level, host.now)))
+    assert problems("health", told) == []
+    return told
+
+
+def status(host: Host, level: str = "full", facts: Facts = FACTS) -> str:
+    """Pass, warn or fail."""
+    return str(report(host, level, facts)["status"])
+
+
+def settled() -> Host:
+    """Two workers on one breaker, all well."""
+    host = Host()
+    host.settle_in("a", "b")
+    return host
+
+
+def test_a_quiet_host_passes_at_every_level() -> None:
+    """The whole report, once."""
+    host = settled()
+    assert report(host, "live") == {
+        "schema": 1,
+        "status": "pass",
+        "version": "1",
+        "releaseId": "0.1.0",
+        "serviceId": "breakerd",
+        "description": "circuit breakers and metrics of the worker processes of this host",
+        "checks": {},
+        "level": "live",
+    }
+    assert report(host, "ready")["checks"] == {
+        "supervisor:checkpoint": [{"status": "pass", "output": "", "observedValue": "written"}]
+    }
+    full = report(host)
+    assert full["status"] == "pass"
+    assert full["checks"]["breaker:app/database"] == [
+        {"status": "pass", "output": "", "observedValue": "CLOSED"}
+    ]
+    assert full["checks"]["supervisor:workers"][0]["observedValue"] == 2
+
+
+def test_an_open_breaker_is_a_warning() -> None:
+    """It is what a breaker is for; the sentence says since when and until when."""
+    host = settled()
+    host.outcomes(*[("a", FAILURE)] * 5)
+    host.now += 10.0
+    told = report(host)
+    assert told["status"] == "warn"
+    assert told["output"] == "app/database is OPEN since 10.0 s, trials in 20.0 s"
+    assert status(host, "ready") == "pass"
+
+
+def test_an_open_breaker_is_a_failure_where_it_is_critical() -> None:
+    """The configuration decides; half-open it is a warning again."""
+    host = settled()
+    host.say(Configured((("database", "{}", True),)))
+    assert status(host) == "pass"
+    host.outcomes(*[("a", FAILURE)] * 5)
+    assert status(host) == "fail"
+    host.now += 40.0
+    host.command("metrics-only")
+    assert status(host) == "warn"
+    host.command("force-open")
+    assert status(host) == "fail"
+    assert report(host)["output"] == "app/database is FORCED_OPEN since 0.0 s by uid 0 (a test)"
+
+
+def test_an_isolated_worker_is_a_warning() -> None:
+    """The breaker is closed, one worker is not well."""
+    host = Host()
+    host.settle_in("a", "b", "c", "d")
+    for _ in range(6):
+        host.outcomes(("b", SUCCESS), ("c", SUCCESS), ("d", SUCCESS))
+        host.now += 1.0
+        host.outcomes(("a", FAILURE))
+        host.now += 1.0
+    told = report(host)
+    assert told["status"] == "warn"
+    assert told["output"] == "app/database is OPEN for worker web-a (pid 1000) alone"
+
+
+def test_conflicting_settings_are_a_warning_until_they_agree() -> None:
+    """A rolling deploy warns while it rolls; the configuration file ends every conflict."""
+    host = Host()
+    host.settle_in("a")
+    host.settle_in("b", settings=BreakerSettings(failure_threshold=2))
+    assert status(host) == "warn"
+    host.leave("a")
+    assert status(host) == "pass"
+    host.settle_in("c")
+    assert status(host) == "warn"
+    host.say(Configured((("database", json.dumps(BreakerSettings().to_json()), False),)))
+    assert status(host) == "pass"
+
+
+def test_what_was_lost_is_a_warning_for_a_minute() -> None:
+    """Overflow and lost order are told, and forgotten."""
+    host = settled()
+    host.say(OutcomeBatch((taken("a", tallies=((0, SUCCESS, 3),)),), ()))
+    host.now += 59.0
+    assert report(host)["output"] == (
+        "3 outcomes of web-a (pid 1000) found its ring full: counted without order, 59 s ago"
+    )
+    host.now += 1.0
+    assert status(host) == "pass"
+
+
+def test_a_quarantined_worker_is_a_warning_while_it_is_attached() -> None:
+    """The reason is told."""
+    host = settled()
+    host.say(WorkerQuarantined(nonce("a"), "its ring is garbage"))
+    host.now += 100.0
+    assert report(host)["output"] == "worker web-a (pid 1000) is quarantined: its ring is garbage"
+    host.leave("a")
+    assert status(host) == "pass"
+
+
+def test_a_checkpoint_that_cannot_be_written_is_a_failure() -> None:
+    """Then the supervisor is not ready, but it lives."""
+    facts = replace(FACTS, checkpoint_problem="no space left on device")
+    host = settled()
+    assert [status(host, level, facts) for level in ("live", "ready", "full")] == ["pass", "fail", "fail"]
+    assert report(host, "ready", facts)["output"] == (
+        "the checkpoint cannot be written: no space left on device"
+    )
+
+
+def test_a_disk_copy_that_cannot_be_written_is_a_warning() -> None:
+    """Nothing is lost unless the host goes down."""
+    facts = replace(FACTS, disk_problem="state_enospc")
+    assert [status(settled(), level, facts) for level in ("ready", "full")] == ["pass", "warn"]
+
+
+def test_a_failed_actor_is_a_warning_for_a_minute() -> None:
+    """Its restarts stay visible."""
+    host = settled()
+    facts = replace(FACTS, restarts=(("intake", 2), ("control", 0)), failed_at=(("intake", 95.0),))
+    told = report(host, "full", facts)
+    assert told["output"] == "the actor intake failed and was restarted"
+    host.now = 155.0
+    told = report(host, "full", facts)
+    assert told["status"] == "pass"
+    assert told["checks"]["supervisor:actor:intake"][0]["observedValue"] == 2
+
+
+def test_the_worst_comes_first() -> None:
+    """Whoever reads one line reads the failure."""
+    host = settled()
+    host.outcomes(*[("a", FAILURE)] * 5)
+    facts = replace(FACTS, checkpoint_problem="read-only", degraded=("degraded: state_quarantined",))
+    told = report(host, "full", facts)
+    assert told["status"] == "fail"
+    assert told["output"].startswith("the checkpoint cannot be written: read-only; degraded: state_q")
