@@ -1,7 +1,9 @@
 """breakerd's ground floor: what worker processes import and what both ends share."""
 
+from ipc.client import Client
 from ipc.errors import (
     BreakerdError,
+    CircuitOpenError,
     ControlDenied,
     ControlError,
     ControlRefused,
@@ -11,12 +13,17 @@ from ipc.errors import (
     SupervisorUnavailable,
     UnguardableError,
 )
+from ipc.guard import CircuitBreaker
+from ipc.process import connect, query_health
 from ipc.vocabulary import BreakerSettings, BreakerState, CountWindow, OutcomeKind, TimeWindow
 
 __all__ = [
     "BreakerSettings",
     "BreakerState",
     "BreakerdError",
+    "CircuitBreaker",
+    "CircuitOpenError",
+    "Client",
     "ControlDenied",
     "ControlError",
     "ControlRefused",
@@ -28,4 +35,6 @@ __all__ = [
     "SupervisorUnavailable",
     "TimeWindow",
     "UnguardableError",
+    "connect",
+    "query_health",
 ]

@@ -63,7 +63,7 @@ def _temporary() -> str:
 
 
 def check_owner(path: str) -> None:
-    """Refuse a socket in the temporary directory whose folder another user made. Raises SupervisorUnavailable."""
+    """Refuse a socket below the temporary directory in another's folder. Raises SupervisorUnavailable."""
     folder = os.path.dirname(path)
     if folder != _temporary():
         return
@@ -134,7 +134,8 @@ class Exchange:
     def send(self, verb: str, descriptors: tuple[int, ...] = (), **fields: Any) -> None:
         """Send the request, which fits the socket's buffer. Raises SupervisorUnavailable."""
         data = wire.request(self.number, verb, **fields)
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        numbers = array.array("i", descriptors)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)] if descriptors else []
         try:
             sent = self.connection.sendmsg([data], rights)
         except OSError as error:

@@ -16,9 +16,41 @@ Neighbours: everything in `ipc` raises from here; `supervisor` and `workers` hav
 
 from __future__ import annotations
 
+import enum
+
 
 class BreakerdError(Exception):
     """The root of everything that breakerd raises."""
+
+
+class CircuitOpenError(BreakerdError):
+    """The call was refused: nothing was tried. Made from (breaker, state, retry_after_s), and pickles so.
+
+    It has no `__init__` of its own, because a refusal must be cheap: the facts are its `args`.
+    """
+
+    @property
+    def breaker(self) -> str:
+        """The breaker's name as the process knows it; "" for one without a name."""
+        name: str = self.args[0]
+        return name
+
+    @property
+    def state(self) -> enum.IntEnum:
+        """The BreakerState that refused: OPEN, HALF_OPEN (no trial free), FORCED_OPEN, CLOSED (ramp)."""
+        state: enum.IntEnum = self.args[1]
+        return state
+
+    @property
+    def retry_after_s(self) -> float:
+        """Seconds, from the refusal on, before which a retry cannot help; 0.0 = may be tried at once."""
+        seconds: float = self.args[2]
+        return seconds
+
+    def __str__(self) -> str:
+        """Contains "Circuit breaker is OPEN", whatever the reason, for those who look at texts."""
+        name = f" {self.breaker}" if self.breaker else ""
+        return f"Circuit breaker is OPEN:{name} ({self.state.name}), retry in {self.retry_after_s:.1f} s"
 
 
 class ControlError(BreakerdError):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ipc import layout as at
+from ipc.vocabulary import FAILURES, SUCCESSES
 
 HOLES_MAX: Final = 64
 """Open holes remembered per ring; beyond it reading waits."""
@@ -209,3 +210,19 @@ def slices(part: Part) -> list[tuple[int, list[int]]]:
         index += count
         position += count
     return cut
+
+
+def last_run(words: memoryview[int], layout: at.Layout, row: int) -> int:
+    """Failures of `row` since its last success, counted backwards through the ring of this process."""
+    run, granted = 0, words[at.W_GRANTED]
+    for position in range(granted - 1, max(-1, granted - 1 - layout.slots), -1):
+        word = words[layout.ring + (position & (layout.slots - 1))]
+        if (word >> at.LAP_SHIFT & at.LAP_MASK) != (position // layout.slots & at.LAP_MASK):
+            continue
+        code = at.CODES[word >> at.CODE_SHIFT]
+        if code is None or (word >> at.ROW_SHIFT & at.ROW_MASK) != row:
+            continue
+        if code.kind in SUCCESSES:
+            break
+        run += code.kind in FAILURES
+    return run

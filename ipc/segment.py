@@ -8,7 +8,6 @@ that is on its own. Neighbours: `layout` (the bytes), `link` (who writes), `ring
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import zlib
@@ -16,6 +15,11 @@ from typing import Final
 
 from ipc import layout as at
 from ipc.errors import SegmentError
+
+try:
+    import fcntl
+except ImportError:  # Windows: every breaker is local there, no segment is ever shared
+    pass
 
 F_ADD_SEALS: Final = 1033
 F_GET_SEALS: Final = 1034
@@ -73,10 +77,15 @@ class Segment:
 
         Checked before a byte of it is believed: the seals, the size, and each word of the identity.
         """
-        if fcntl.fcntl(fd, F_GET_SEALS) & SEALS != SEALS:
+        try:
+            seals = fcntl.fcntl(fd, F_GET_SEALS)
+        except OSError:
+            # Files other than memory files have no seals at all.
+            seals = 0
+        if seals & SEALS != SEALS:
             raise SegmentError("the segment is not sealed: its size could change under its readers")
         size = os.fstat(fd).st_size
-        if size < 8 * at.W_BOARD or size > 8 * (at.MAX_SLOTS << 2):
+        if size % at.PAGE or not 8 * at.W_BOARD <= size <= 8 * (at.MAX_SLOTS << 2):
             raise SegmentError(f"the segment has {size} bytes, which no layout has")
         memory = mmap.mmap(fd, size)
         head = memoryview(memory).cast("Q")
@@ -99,7 +108,7 @@ class Segment:
     def private(cls) -> Segment:
         """A segment of this process alone, with a small ring and no room for declarations."""
         layout = at.Layout(at.PRIVATE_SLOTS, declarations=0)
-        return cls(mmap.mmap(-1, layout.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), layout, -1)
+        return cls(_anonymous(layout.size), layout, -1)
 
     def close_fd(self) -> None:
         """Close the descriptor; the mapping stays while a view of it is held."""
@@ -108,7 +117,7 @@ class Segment:
             os.close(fd)
 
     def declare(self, payload: bytes) -> bool:
-        """Append one declaration record; False = no room. Only the owning worker calls this, one thread at a time.
+        """Append one declaration record; False = no room. Called by the owning worker, one thread at a time.
 
         A kill between the two stores leaves the record unpublished: it was never declared.
         """
@@ -150,11 +159,18 @@ def wipe_on_fork_page() -> memoryview[float]:
 
     Where the kernel cannot (before 4.14, not Linux) the page is an ordinary one.
     """
-    page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    page = _anonymous(mmap.PAGESIZE)
     try:
         page.madvise(18)  # MADV_WIPEONFORK, which the mmap module of 3.11 does not name
     except (OSError, ValueError, AttributeError):
         return memoryview(page).cast("d")
     return memoryview(page).cast("d")
+
+
+def _anonymous(size: int) -> mmap.mmap:
+    """Zeroed memory of this process alone; a forked child gets a copy of it."""
+    if os.name == "nt":
+        return mmap.mmap(-1, size)
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 

@@ -1,0 +1,374 @@
+"""Whether a call may start, and how it ended: everything of a guarded call that is not its quick path.
+
+`admit` compares nothing but board words; a refusal, a trial, a new generation and a ramp are decided here,
+and each outcome that is not a quick success or failure is put here. Neighbours: `guard` (the quick path
+and the public face), `link` (board and ring), `asking` (permits), `client`. Holds no lock while anything
+of the user's runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+from ipc import layout as at
+from ipc.asking import LOOP_WAIT_S, PERMIT_WAIT_S, SILENCE, PermitAsk, Question, Reply
+from ipc.blocks import FREE_THREADED
+from ipc.circuit import generation_code
+from ipc.client import Client
+from ipc.control_async import running_loop
+from ipc.errors import BreakerdError, CircuitOpenError
+from ipc.link import Link
+from ipc.rows import Row
+from ipc.verdict import Verdict
+from ipc.vocabulary import FAILURES, BreakerSettings, BreakerState, OutcomeKind, Tally
+
+log = logging.getLogger("ipc")
+
+_OPEN: Final = int(BreakerState.OPEN)
+_HALF_OPEN: Final = int(BreakerState.HALF_OPEN)
+_FORCED_OPEN: Final = int(BreakerState.FORCED_OPEN)
+_CLOSED: Final = int(BreakerState.CLOSED)
+Change = tuple[BreakerState, BreakerState]
+"""(old, new): what the application is told."""
+NO_WORD: Final = -1
+"""No board word: the next call goes the slow way."""
+ASKING_MAX_S: Final = 0.2
+"""A question that has not ended by then has lost its thread; another may ask."""
+
+
+class Entry:
+    """One call that was admitted the slow way: its start, its permit, the change it was first to see."""
+
+    __slots__ = ("change", "done", "frame", "head", "link", "owner", "permit", "row", "start")
+
+    def __init__(self, owner: object, link: Link, row: int, head: float) -> None:
+        self.owner, self.link, self.row, self.head = owner, link, row, head
+        self.frame = 0
+        """Where its `with` block stands; 0 = it is none."""
+        self.permit: int | None = None
+        self.change: Change | None = None
+        self.start = 0.0
+        self.done = False
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A permit must be asked for; `change` is told when the trial is over."""
+
+    question: Question
+    change: Change | None
+
+
+class Admission:
+    """The cold half of a CircuitBreaker. One object per breaker object; the row is what they share."""
+
+    def __init__(self, settings: BreakerSettings, verdict: Verdict, row: Row, client: Client | None) -> None:
+        self.settings = settings
+        self.verdict = verdict
+        self._seen = BreakerState.CLOSED
+        self._ramp: tuple[int, float] = 0, 0.0
+        """The board word whose ramp this is, and its length in s."""
+        self._bind(row, client)
+
+    def _bind(self, row: Row, client: Client | None) -> None:
+        """Decide by this row from the next call on."""
+        self._closed = NO_WORD  # first: a call in between goes the slow way
+        self._shared, self._client, self._link, self._row = row, client, row.link, row.number
+        self._clock = row.link.clock
+        self._head = at.head(row.number, 0)
+        slow = row.settings.slow_call_s
+        self._quick = at.QUICK_LIMIT_S if slow is None else min(at.QUICK_LIMIT_S, slow)
+        self._rejected = at.TALLIES * row.number + Tally.REJECTED
+        self._refused = NO_WORD
+        self._refused_until = 0.0
+        self._refused_state = BreakerState.OPEN
+
+    # --- may it start -------------------------------------------------------------------------------
+
+    def _admit(self) -> Entry | None:
+        """Called when the board word is not the accepted one. None = go on the quick way. May raise."""
+        link, now = self._link, self._clock()
+        word = link.board[self._row]
+        if word == self._refused and now < link.fresh_until and link.page[0]:
+            self._refuse(now)
+        if self._client is not None and self._client.untried:
+            self._client.introduce()
+        decided = self._decide()
+        return decided if not isinstance(decided, Asking) else self._ask(decided)
+
+    async def _admit_async(self) -> Entry | None:
+        """The same on an event loop, which is never blocked."""
+        loop = running_loop()
+        if loop is None:
+            return self._admit()
+        if self._client is not None and self._client.untried:
+            await self._client.introduce_async(loop)
+        decided = self._decide()
+        return decided if not isinstance(decided, Asking) else await self._ask_async(decided, loop)
+
+    def _decide(self) -> Entry | Asking | None:
+        """Admit, refuse, or say which permit to ask for."""
+        link, row, now = self._link, self._row, self._clock()
+        link.awake()
+        if now >= link.fresh_until:
+            link.look(now)
+        board, unjudged, local = link.board, link.unjudged, link.local
+        word = board[row]
+        state = word >> 61
+        change = self._notice(word) if self.verdict.on_state_change is not None else None
+        if state in (_OPEN, _FORCED_OPEN):
+            self._refuse_at(word, now, change)
+        if link.holds and (until := link.holds.get(row, 0.0)) > now and not local:
+            self._turn_down(BreakerState.OPEN, until - now, change)
+        if state == _HALF_OPEN:
+            return self._half_open(word, local, now, change)
+        ramped = state == _CLOSED and word & at.TIME_MASK and self._climb(word, now, change)
+        generation = word >> 40 & at.BOARD_GENERATION_MASK
+        head = at.head(row, 0 if unjudged else generation_code(generation))
+        if ramped or change is not None:
+            return self._entry(head, change)
+        if board[row] == word:
+            # No call between the two stores: no thread sees one board's word with another's head.
+            self._head, self._closed = head, word
+        return None
+
+    def _entry(self, head: float, change: Change | None) -> Entry:
+        entry = Entry(self, self._link, self._row, head)
+        entry.change = change
+        return entry
+
+    def _climb(self, word: int, now: float, change: Change | None) -> bool:
+        """After a closing more and more calls are let in; True while that lasts. May refuse."""
+        until = (word & at.TIME_MASK) / at.TIME_STEPS_PER_S
+        if now >= until or self._link.local:
+            return False
+        if self._ramp[0] != word:
+            self._ramp = word, until - now
+        if self._link.chance() * self._ramp[1] < until - now:
+            self._turn_down(BreakerState.CLOSED, until - now, change, Tally.RAMPED)
+        return True
+
+    def _refuse_at(self, word: int, now: float, change: Change | None) -> NoReturn:
+        """OPEN or FORCED_OPEN: remember what this word says, and refuse."""
+        state, _, until, _ = at.unpack_row(word)
+        self._refused_state, self._refused_until, self._refused = state, until, word
+        if change is not None:
+            self._fire(change)
+        self._refuse(now)
+
+    def _refuse(self, now: float) -> NoReturn:
+        """The quick refusal, by the word that was refused last."""
+        link = self._link
+        if FREE_THREADED:
+            link.tally(self._row, Tally.REJECTED)
+        else:
+            link.words[link.tallies + self._rejected] += 1
+            link.words[at.W_CHANGES] += 1
+        until = self._refused_until
+        raise CircuitOpenError(self._shared.name, self._refused_state, until - now if until > now else 0.0)
+
+    def _turn_down(
+        self, state: BreakerState, retry_after_s: float, change: Change | None, tally: Tally = Tally.REJECTED
+    ) -> NoReturn:
+        """Refuse for another reason than an open board word."""
+        self._link.tally(self._row, tally)
+        if change is not None:
+            self._fire(change)
+        raise CircuitOpenError(self._shared.name, state, max(0.0, retry_after_s))
+
+    # --- trials -------------------------------------------------------------------------------------
+
+    def _half_open(self, word: int, local: bool, now: float, change: Change | None) -> Entry | Asking:
+        """A trial by our own machine's permit, or the question to ask for one; else refused."""
+        shared = self._shared
+        if local:
+            shared.ask += 1
+            grant = self._link.ask_here(self._row, shared.ask, now)
+            if grant is None:
+                self._turn_down(BreakerState.HALF_OPEN, 0.0, change)
+            return self._trial(grant.permit, grant.generation, change)
+        question = self._client.question(shared) if self._client is not None else None
+        if question is None or not word & at.PERMITS_BIT or now < shared.asking_until:
+            self._turn_down(BreakerState.HALF_OPEN, 0.0, change)
+        shared.asking_until = now + ASKING_MAX_S
+        return Asking(question, change)
+
+    def _trial(self, permit: int, generation: int, change: Change | None) -> Entry:
+        code = 0 if self._link.unjudged else generation_code(generation)
+        entry = self._entry(at.head(self._row, code), change)
+        entry.permit = permit
+        return entry
+
+    def _ask(self, asked: Asking) -> Entry:
+        """Wait for the permit; a call that is not async waits less where an event loop runs."""
+        asking: PermitAsk | None = None
+        try:
+            asking = PermitAsk(asked.question)
+            reply = asking.wait(PERMIT_WAIT_S if running_loop() is None else LOOP_WAIT_S)
+        except BreakerdError:
+            reply = SILENCE
+        except BaseException:
+            self._give_back(asking)
+            raise
+        finally:
+            self._asked(asking)
+        return self._answer(reply, asked.change)
+
+    async def _ask_async(self, asked: Asking, loop: Any) -> Entry:
+        """The same, awaited."""
+        asking: PermitAsk | None = None
+        try:
+            asking = PermitAsk(asked.question)
+            reply = await asking.wait_on(loop, PERMIT_WAIT_S)
+        except BreakerdError:
+            reply = SILENCE
+        except BaseException:
+            self._give_back(asking)
+            raise
+        finally:
+            self._asked(asking)
+        return self._answer(reply, asked.change)
+
+    def _asked(self, asking: PermitAsk | None) -> None:
+        self._shared.asking_until = 0.0
+        if asking is not None:
+            asking.close()
+
+    def _give_back(self, asking: PermitAsk | None) -> None:
+        """Interrupted or cancelled while asking: a permit that came all the same is not kept."""
+        reply = asking.last_word() if asking is not None else SILENCE
+        if reply.permit is not None:
+            self._shared.ask += 1
+            now, code = self._clock(), generation_code(reply.generation)
+            self._link.put(self._row, OutcomeKind.CANCELLED, code, reply.permit, now, now)
+            self._link.ring()
+
+    def _answer(self, reply: Reply, change: Change | None) -> Entry:
+        """What the supervisor's word means for this call."""
+        if not reply.answered:
+            # The question keeps its number: asked again, it gets the permit that may be on its way.
+            self._turn_down(BreakerState.HALF_OPEN, 0.0, change, Tally.PERMIT_TIMEOUT)
+        self._shared.ask += 1
+        if reply.permit is None:
+            self._turn_down(BreakerState.HALF_OPEN, reply.retry_after_s, change)
+        return self._trial(reply.permit, reply.generation, change)
+
+    # --- how it ended -------------------------------------------------------------------------------
+
+    def _late(self, head: float, start: float, end: float) -> None:
+        """A success that the quick path could not put: slow, long, or no slot."""
+        slow = self.settings.slow_call_s
+        kind = OutcomeKind.SUCCESS if slow is None or end - start < slow else OutcomeKind.SLOW_SUCCESS
+        link = self._link
+        link.put(self._row, kind, _code(head), None, start, end)
+        if kind is OutcomeKind.SLOW_SUCCESS and link.local:
+            link.look(end)
+
+    def _failed(self, head: float, start: float) -> None:
+        """An expected exception is passing: put the failure, count its class, ring, look."""
+        end, error, link = self._clock(), sys.exception(), self._link
+        assert error is not None
+        if type(error) is CircuitOpenError and error.breaker == self._shared.name:
+            link.put(self._row, OutcomeKind.IGNORED, _code(head), None, start, end)
+            return
+        slots, ring, limit, low, plus, minus, _ = link.queue
+        took = end - start
+        if took < self._quick and low < start and end < limit[0]:
+            for slot in slots:
+                ring[slot] = -((end * 128.0 + plus) - minus + head + took)
+                break
+            else:
+                self._put_failure(head, start, end)
+        else:
+            self._put_failure(head, start, end)
+        if start < link.born:
+            return
+        index = self._shared.indices.get(type(error))
+        if index is not None and not FREE_THREADED:
+            link.words[link.tallies + index] += 1
+            link.words[at.W_CHANGES] += 1
+        else:
+            self._count_class(type(error))
+        if link.words[at.W_BELL] != link.rung:
+            link.ring()
+        if link.local or end >= link.fresh_until:
+            link.look(end)
+        if self.verdict.on_state_change is not None:
+            self._fire_if_changed()
+
+    def _put_failure(self, head: float, start: float, end: float) -> None:
+        slow = self.settings.slow_call_s
+        kind = OutcomeKind.FAILURE if slow is None or end - start < slow else OutcomeKind.SLOW_FAILURE
+        self._link.put(self._row, kind, _code(head), None, start, end)
+
+    def _neither(self, head: float, start: float) -> None:
+        """Any other exception is passing; most of them prove nothing."""
+        entry = Entry(self, self._link, self._row, head)
+        entry.start = start
+        self._end(entry, sys.exception())
+
+    def _end(self, entry: Entry, error: BaseException | None, kind: OutcomeKind | None = None) -> None:
+        """Put the outcome of a call that was admitted the slow way or ended in a rare way."""
+        if entry.done:
+            return
+        entry.done = True
+        end, link, start = self._clock(), entry.link, entry.start
+        if kind is None:
+            kind = self.verdict.kind(error, end - start, self.settings, self._shared.name)
+        link.put(entry.row, kind, _code(entry.head), entry.permit, start, end)
+        failed = kind in FAILURES
+        if start >= link.born:
+            if failed and error is not None:
+                self._count_class(type(error))
+            if failed or entry.permit is not None:
+                link.ring()
+                if link.local:
+                    link.look(end)
+            if end >= link.fresh_until:
+                link.look(end)
+        if entry.change is not None:
+            self._fire(entry.change)
+        if self.verdict.on_state_change is not None:
+            self._fire_if_changed()
+
+    def _count_class(self, kind: type[BaseException]) -> None:
+        """One more of this exception class."""
+        shared = self._shared
+        index = shared.class_index(kind)
+        if index is not None:
+            row, place = divmod(index, at.TALLIES)
+            shared.link.tally(row, place)
+
+    # --- changes of state ---------------------------------------------------------------------------
+
+    def _notice(self, word: int) -> Change | None:
+        """The change that this board word shows, to the first call that sees it; else None."""
+        new = at.unpack_row(word)[0]
+        old = self._seen
+        if new is old:
+            return None
+        self._seen = new
+        return old, new
+
+    def _fire_if_changed(self) -> None:
+        change = self._notice(self._link.board[self._row])
+        if change is not None:
+            self._fire(change)
+
+    def _fire(self, change: Change) -> None:
+        """Tell the application, in this thread, with no lock held."""
+        tell: Callable[..., object] | None = self.verdict.on_state_change
+        if tell is not None:
+            try:
+                tell(self, *change)
+            except Exception:
+                log.exception("on_state_change of breaker %s raised", self._shared.name)
+
+
+def _code(head: float) -> int:
+    """The generation code in a head."""
+    return int(head / at.GENERATION_WEIGHT) & 15

@@ -1,0 +1,51 @@
+"""What a forked child must know about itself: that it is one, and since when.
+
+`os.fork` tells by a hook; a fork in C (uWSGI, ctypes) by a page that the kernel wipes in the child, and
+then the kernel is asked when this process began. Neighbours: `link` (which begins a new life in a child).
+Knows no segment and no breaker.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+NEVER: Final = float("-inf")
+
+
+class Forkable(Protocol):
+    """Something of which a child needs one of its own."""
+
+    def after_fork(self) -> None:
+        """Called in the child, once, by its only thread."""
+
+
+_all: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
+_hooked: Final[list[Callable[[], None]]] = []
+
+
+def remember(one: Forkable) -> None:
+    """Tell `one` in every child that os.fork makes from now on."""
+    if not _hooked and hasattr(os, "register_at_fork"):
+        _hooked.append(_in_child)
+        os.register_at_fork(after_in_child=_in_child)
+    _all.add(one)
+
+
+def _in_child() -> None:
+    for one in list(_all):
+        one.after_fork()
+
+
+def process_began() -> float:
+    """When this process was forked off, s of CLOCK_MONOTONIC, up to 10 ms early; NEVER = not known."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            ticks = int(file.read().rpartition(b")")[2].split()[19])
+        suspended = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+        return ticks / os.sysconf("SC_CLK_TCK") - suspended
+    except (OSError, ValueError, IndexError, AttributeError):
+        return NEVER

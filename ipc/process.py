@@ -1,0 +1,53 @@
+"""What a process has one of: its default client, and the two questions that need no breaker.
+
+Neighbours: `client` (what it is), `guard` (which asks for it). Knows no row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ipc import control
+from ipc.client import Client
+from ipc.errors import SupervisorUnavailable
+
+_default: list[Client] = []
+
+
+def default_client() -> Client:
+    """The client of this process, made on first use."""
+    if not _default:
+        _default.append(Client())
+    return _default[0]
+
+
+def set_default(client: Client | None) -> None:
+    """Let breakers that are made from now on use this client; None = a new one. For tests."""
+    _default[:] = [] if client is None else [client]
+
+
+def connect(
+    socket: str | None = None, name: str | None = None, namespace: str | None = None, timeout: float = 2.0
+) -> bool:
+    """Attach this process to the supervisor, waiting up to `timeout` seconds; True if attached.
+
+    Optional: without it the first guarded call attaches. `name` is shown to operators; `namespace` says
+    whose breakers these are (else BREAKERD_NAMESPACE, else the user's name). Raises SettingsError.
+    """
+    client = default_client()
+    if not client.attached:
+        client.configure(socket, name, namespace)
+    return client.connect(timeout)
+
+
+def query_health(level: str = "full", socket: str | None = None, timeout: float = 2.0) -> dict[str, Any]:
+    """The supervisor's health in the health+json shape; `level` is live, ready or full.
+
+    Raises SupervisorUnavailable where nobody answers within `timeout` seconds, ControlRefused for a level
+    that does not exist.
+    """
+    path = control.socket_path(socket)
+    if path is None:
+        raise SupervisorUnavailable("BREAKERD_SOCKET is off: there is no supervisor to ask", "absent")
+    answer: dict[str, Any] = control.ask(path, "health", timeout, level=level)
+    return answer

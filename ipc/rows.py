@@ -1,0 +1,57 @@
+"""The rows of a process: one per breaker name, shared by every CircuitBreaker object of that name.
+
+Neighbours: `link` (which numbers rows), `client` (which keeps them by name), `admission` (which counts on
+them). Knows no socket.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from ipc import layout as at
+from ipc.link import Link
+from ipc.vocabulary import CLASSES_PER_BREAKER, FOREVER, OTHER_CLASS, BreakerSettings, OutcomeKind
+
+INDICES_MAX = 256
+"""Classes whose place is remembered by class; a program may make classes without end."""
+
+
+@dataclass(slots=True)
+class Row:
+    """One breaker of this process: which row it is, its exception classes, its question for a permit."""
+
+    link: Link
+    number: int
+    name: str
+    settings: BreakerSettings
+    classes: dict[str, int] = field(default_factory=dict)
+    """Exception class name: the index of its count among the tallies."""
+    indices: dict[type[BaseException], int] = field(default_factory=dict)
+    """The same by class, for the quick path."""
+    ask: int = 0
+    """Number of the question that is asked now or next."""
+    asking_until: float = -FOREVER
+    """While this lies ahead a thread of this process is asking, and others are refused, s."""
+
+    def class_index(self, kind: type[BaseException]) -> int | None:
+        """Which tally counts this class; declared on first sight, `other` beyond the limit."""
+        name = kind.__name__
+        if name not in self.classes and len(self.classes) >= CLASSES_PER_BREAKER:
+            name = OTHER_CLASS
+        if name not in self.classes:
+            record = b'"of":%d,"class":%s}' % (self.number, json.dumps(name[:128]).encode())
+            row = self.link.add_class(record)
+            if row is None:
+                return None
+            self.classes.setdefault(name, at.TALLIES * row + OutcomeKind.COUNT)
+        if len(self.indices) < INDICES_MAX:
+            self.indices[kind] = self.classes[name]
+        return self.classes[name]
+
+
+def declaration(name: str, settings: BreakerSettings) -> bytes:
+    """A breaker's declaration without its row; what has its default value is left out."""
+    default = BreakerSettings().to_json()
+    told = {key: value for key, value in settings.to_json().items() if value != default[key]}
+    return json.dumps({"breaker": name, "settings": told}, separators=(",", ":"))[1:].encode()

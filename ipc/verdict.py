@@ -1,0 +1,87 @@
+"""What a failure is: asked in the caller's thread, in the order of the design, with nothing held.
+
+Callables and exception classes belong to one process and never leave it. Neighbours: `admission`, `guard`
+(which ask). Knows no clock, no board and no ring.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ipc.errors import CircuitOpenError, SettingsError
+from ipc.vocabulary import BreakerSettings, OutcomeKind
+
+log = logging.getLogger("ipc")
+
+ExceptionTypes = type[Exception] | tuple[type[Exception], ...]
+_ENDINGS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
+"""The program's own ways to end: not a cancellation, however long the call took."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the application says about outcomes, and whom it wants to be told of changes."""
+
+    expected: tuple[type[Exception], ...] = (Exception,)
+    ignored: tuple[type[Exception], ...] = ()
+    is_failure: Callable[[BaseException], bool] | None = None
+    is_failure_result: Callable[[Any], bool] | None = None
+    on_state_change: Callable[..., object] | None = None
+
+    def kind(
+        self, error: BaseException | None, took: float, settings: BreakerSettings, name: str
+    ) -> OutcomeKind:
+        """How a call ended that took so many seconds; `name` is the breaker's."""
+        slow = settings.slow_call_s is not None and took >= settings.slow_call_s
+        if error is None:
+            return OutcomeKind.SLOW_SUCCESS if slow else OutcomeKind.SUCCESS
+        if not isinstance(error, Exception):
+            limit = settings.cancelled_is_failure_s
+            if limit is None or took < limit or isinstance(error, (*_ENDINGS, BaseExceptionGroup)):
+                return OutcomeKind.CANCELLED
+            return OutcomeKind.CANCELLED_LATE
+        if not self.is_bad(error, name):
+            return OutcomeKind.IGNORED
+        return OutcomeKind.SLOW_FAILURE if slow else OutcomeKind.FAILURE
+
+    def is_bad(self, error: Exception, name: str) -> bool:
+        """Whether this exception says that the dependency is down."""
+        if isinstance(error, (*self.ignored, MemoryError)):
+            return False
+        if isinstance(error, CircuitOpenError) and error.breaker == name:
+            return False  # our own refusal, of a call inside the call
+        if self.is_failure is not None:
+            return self.asked(self.is_failure, error)
+        if isinstance(error, self.expected):
+            return True
+        return isinstance(error, ExceptionGroup) and error.subgroup(self.expected) is not None
+
+    def bad_result(self, result: Any) -> bool:
+        """Whether what the call returned is a failure."""
+        return self.is_failure_result is not None and self.asked(self.is_failure_result, result)
+
+    def asked(self, predicate: Callable[[Any], bool], value: Any) -> bool:
+        """The predicate's answer; one that raises counts as False, and is logged once."""
+        try:
+            return bool(predicate(value))
+        except Exception:
+            if id(predicate) not in _raised:
+                _raised.add(id(predicate))
+                log.exception("the predicate %r raised; its answer counts as False", predicate)
+            return False
+
+
+_raised: Final[set[int]] = set()
+"""Predicates whose exception was logged."""
+
+
+def types(key: str, value: ExceptionTypes) -> tuple[type[Exception], ...]:
+    """One exception class or a tuple of them, checked. Raises SettingsError."""
+    given = value if isinstance(value, tuple) else (value,)
+    for one in given:
+        if not (isinstance(one, type) and issubclass(one, Exception)):
+            raise SettingsError(key, f"must be a subclass of Exception or a tuple of them, got {one!r}")
+    return given
