@@ -87,6 +87,11 @@ class Segment:
         size = os.fstat(fd).st_size
         if size % at.PAGE or not 8 * at.W_BOARD <= size <= 8 * (at.MAX_SLOTS << 2):
             raise SegmentError(f"the segment has {size} bytes, which no layout has")
+        try:
+            # Its owner may have punched holes: a page that cannot be allocated later kills by SIGBUS.
+            os.posix_fallocate(fd, 0, size)
+        except OSError as error:
+            raise SegmentError(f"the segment's memory cannot be had: {error.strerror}") from error
         memory = mmap.mmap(fd, size)
         head = memoryview(memory).cast("Q")
         if head[at.W_MAGIC] != at.MAGIC:
@@ -172,5 +177,3 @@ def _anonymous(size: int) -> mmap.mmap:
     if os.name == "nt":
         return mmap.mmap(-1, size)
     return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-
-
