@@ -14,6 +14,8 @@ from supervisor.messages import Happened
 
 EVENTS_MAX: Final = 1000
 """Events remembered."""
+TEXT_MAX: Final = 500
+"""Characters of an event's text, and of each of its facts; the rest is cut off."""
 
 
 @dataclass(slots=True)
@@ -27,8 +29,9 @@ class Chronicle:
     def add(
         self, now: float, kind: str, text: str, breaker: str = "", worker: str = "", **facts: str
     ) -> Happened:
-        """Remember an event and return it, numbered."""
-        happened = Happened(self.following, kind, text, breaker, worker, tuple(facts.items()))
+        """Remember an event and return it, numbered; what others wrote into it cannot forge a log line."""
+        told = tuple((name, _line(fact)) for name, fact in facts.items())
+        happened = Happened(self.following, kind, _line(text), breaker, worker, told)
         self.following += 1
         self.events.append((now, happened))
         return happened
@@ -70,3 +73,9 @@ class Chronicle:
             fields = tuple((name, value) for name, value in facts)
             chronicle.events.append((at, Happened(number, kind, text, breaker, worker, fields)))
         return chronicle
+
+
+def _line(text: str) -> str:
+    """At most TEXT_MAX printable characters on one line."""
+    text = text[:TEXT_MAX]
+    return text if text.isprintable() else "".join(one if one.isprintable() else "?" for one in text)

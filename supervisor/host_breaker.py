@@ -37,7 +37,10 @@ def read_settings(text: str) -> BreakerSettings:
         raise SettingsError("settings", "are not JSON") from None
     if not isinstance(values, dict):
         raise SettingsError("settings", "must be a JSON object")
-    return BreakerSettings.from_json(values)
+    try:
+        return BreakerSettings.from_json(values)
+    except (TypeError, RecursionError):
+        raise SettingsError("settings", "have values of no known kind") from None
 
 
 @dataclass(slots=True, eq=False)

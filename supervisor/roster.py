@@ -133,7 +133,7 @@ class Roster:
             return
         try:
             settings: BreakerSettings | None = read_settings(told.settings)
-        except (SettingsError, TypeError) as error:
+        except SettingsError as error:
             # Its calls are guarded all the same: with what its peers declare, else with the defaults.
             turn.happened(
                 "worker",

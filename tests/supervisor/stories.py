@@ -84,8 +84,8 @@ def drains(draw: st.DrawFn) -> OutcomeBatch:
         durations = draw(st.lists(st.tuples(ROWS, st.just(((40, 2), (41, 1)))), max_size=2))
         position, hole, declared = (draw(st.integers(0, 9)) for _ in range(3))
         lost = position // 9, hole // 9
-        cumulated = tuple(counts), tuple(durations), tuple(tallies)
-        parts.append(Taken(worker, position, 90, ((hole, 90),), declared, *lost, *cumulated))
+        part = Taken(worker, position, 90, ((hole, 90),), declared, *lost, tuple(counts), (), ())
+        parts.append(replace(part, durations=tuple(durations), tallies=tuple(tallies)))
     judged = draw(
         st.lists(
             st.builds(
