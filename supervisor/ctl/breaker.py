@@ -50,8 +50,8 @@ def _facts(item: dict[str, Any]) -> list[tuple[str, str]]:
         ("trials", f"{trials['in_flight']} of {trials['permitted']} in flight, {trials['passed']} passed"),
         ("workers", str(item["workers"])),
         ("generation", str(item["generation"])),
-        ("opened", f"{item['opened_total']} times"),
-        ("would have opened", f"{item['would_open_total']} times while metrics-only"),
+        ("times opened", str(item["opened_total"])),
+        ("would have opened", f"{item['would_open_total']} (while metrics-only)"),
         ("critical", "yes: health fails while it is open" if item["critical"] else "no"),
     ]
     if item["manual"]:

@@ -13,6 +13,8 @@ from supervisor.ctl.parse import Request
 EVENTS_MAX: Final = 1000
 """Events that the supervisor keeps."""
 EVENTS_SHOWN: Final = 50
+STEP_S: Final = 4e-6
+"""Durations are measured in steps of this."""
 NAME_WIDTH: Final = 33
 STATE_WIDTH: Final = 10
 """Least widths of Supervisor's own `status`, so that what parses that parses this."""
@@ -148,6 +150,8 @@ def _duration(seconds: float | None) -> str:
     """A call's duration; empty when there was none."""
     if seconds is None:
         return ""
+    if seconds < STEP_S:
+        return f"<{STEP_S * 1e6:.0f}us"
     if seconds < 0.001:
         return f"{seconds * 1e6:.0f}us"
     if seconds < 1.0:
@@ -185,5 +189,5 @@ def events(answer: Any, request: Request) -> Page:
 
 
 def event_line(item: dict[str, Any]) -> str:
-    """One event as a line: when, what kind, which breaker, what."""
-    return f"{item['at']}  {item['kind']:<10}  {item['breaker'] or '-'}  {item['text']}"
+    """One event as a line: when, what kind, and the sentence, which names the breaker or worker."""
+    return f"{item['at']}  {item['kind']:<10}  {item['text']}"

@@ -102,9 +102,11 @@ def span(seconds: float | None) -> str:
         return f"{minutes}m{rest:02}s" if rest else f"{minutes}m"
     if whole < DAY_S:
         hours, rest = divmod(whole, HOUR_S)
-        return f"{hours}h{rest // MINUTE_S:02}m"
+        minutes = rest // MINUTE_S
+        return f"{hours}h{minutes:02}m" if minutes else f"{hours}h"
     days, rest = divmod(whole, DAY_S)
-    return f"{days}d{rest // HOUR_S:02}h"
+    hours = rest // HOUR_S
+    return f"{days}d{hours:02}h" if hours else f"{days}d"
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> Table:

@@ -20,7 +20,6 @@ HEAVY = (
     "rich",
     "tomllib",
     "importlib.metadata",
-    "logging",
     "supervisor.settings",
     "difflib",
 )
