@@ -40,7 +40,8 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         # the breaker, pure
         "circuit permits window",
         "circuits evidence",
-        "status trials",
+        "trials",
+        "status",
         "breaker",
         # the segment and the socket
         "control ring segment",
