@@ -71,6 +71,9 @@ class Breaker(BreakerStatus):
         evidence.window.roll(now)
         if not evidence.window.holds(end):
             return
+        if not flags and evidence.quiet():
+            evidence.add(party, flags, left, end)
+            return
         step = evidence.step(flags, left)
         while left > 0 and host.generation == generation and party not in self.isolated:
             evidence.add(party, flags, step, end)

@@ -147,6 +147,17 @@ class Evidence:
             return Finding("", cause)
         return Finding(worst, f"{cause}, too many of them of one worker")
 
+    def quiet(self) -> bool:
+        """True if no number of plain successes can make a rate rule hold: they only make rates smaller."""
+        plain, failed, slow, both = self.window.totals
+        if not (failed or slow or both):
+            return True
+        settings = self.settings
+        least = max(plain + failed + slow + both, settings.minimum_calls)
+        if settings.failure_rate is not None and (failed + both) / least >= settings.failure_rate:
+            return False
+        return settings.slow_call_rate is None or (slow + both) / least < settings.slow_call_rate
+
     def step(self, flags: int, left: int) -> int:
         """How many of `left` equal outcomes may be taken before the rules must be asked.
 
