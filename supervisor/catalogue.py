@@ -98,7 +98,11 @@ class Catalogue:
             turn.happened("breaker", text, breaker.name, event="settings")
         differing = 0 if breaker.configured is not None else sum(map(len, breaker.conflicts().values()))
         if bool(differing) != bool(breaker.conflicting):
-            text = f"{differing} workers declare other settings" if differing else "its workers agree again"
+            text = (
+                f"{differing} of its workers declare other settings"
+                if differing
+                else "its workers agree again"
+            )
             turn.happened(
                 "breaker", f"{breaker.name}: {text}", breaker.name, event="conflict", workers=str(differing)
             )

@@ -134,7 +134,7 @@ def _breaker(engine: Engine, breaker: HostBreaker, now: float) -> Iterator[Check
         isolated = breaker.breaker.state_of(party).name
         yield Check(name, "warn", f"{breaker.name} is {isolated} for worker {who} alone", isolated)
     if breaker.conflicting:
-        text = f"{breaker.conflicting} workers declare other settings for {breaker.name} than those in force"
+        text = f"{breaker.conflicting} of the workers of {breaker.name} declare other settings"
         yield Check(name, "warn", text, "conflict")
 
 

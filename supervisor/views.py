@@ -252,7 +252,7 @@ def _worker(worker: Worker, facts: Facts, now: float) -> dict[str, Any]:
 def _status(asked: Question) -> dict[str, Any]:
     facts = asked.facts
     since = facts.started_at if facts.nursery_started_at is None else facts.nursery_started_at
-    attached = f"incarnation {asked.engine.incarnation}, {len(asked.engine.workers)} workers"
+    attached = f"incarnation {asked.engine.incarnation}, {len(asked.engine.workers)} attached"
     rows = (
         ("breakerd", facts.nursery_pid, since, "nursery"),
         ("daemon", facts.pid, facts.started_at, attached),

@@ -81,7 +81,7 @@ def test_a_rolling_deploy_ends_with_the_new_settings() -> None:
     host = Host()
     host.settle_in("a", "b", settings=OLD)
     host.settle_in("c", settings=NEW)
-    assert host.events("breaker") == ["app/database: 1 workers declare other settings"]
+    assert host.events("breaker") == ["app/database: 1 of its workers declare other settings"]
     assert in_force(host) == OLD
     host.leave("a")
     assert in_force(host) == OLD

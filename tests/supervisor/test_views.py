@@ -269,7 +269,7 @@ def test_status_shows_the_processes() -> None:
             "state": "RUNNING",
             "pid": 11,
             "uptime_s": 22.0,
-            "description": "incarnation 1, 3 workers",
+            "description": "incarnation 1, 3 attached",
         },
     ]
 
