@@ -57,6 +57,7 @@ class Daemon:
         self._loop = loop
         self._code = EXIT_OK
         self._settings = settings.load(inherited.config or None)
+        logging.getLogger().setLevel(self._settings.log_level.upper())
         self._boot = boot_id()
         self._step = crash_at(os.environ.get(CRASH_VARIABLE))
         self._channel = socket.socket(fileno=inherited.channel)
@@ -91,7 +92,12 @@ class Daemon:
             loop,
             time.monotonic,
             lambda request: self._stage.post("control", request),
-            Limits(self._settings.unsaid_max, self._settings.connections_max, self._settings.per_uid_max),
+            Limits(
+                self._settings.unsaid_max,
+                self._settings.connections_max,
+                self._settings.per_uid_max,
+                self._settings.hello_within_s,
+            ),
         )
         self._takeover(begun)
 
