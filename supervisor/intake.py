@@ -16,7 +16,7 @@ from ipc import layout as at
 from ipc.segment import Segment
 from supervisor.decode import Counted, judge
 from supervisor.messages import Message, OutcomeBatch, Taken, WorkerQuarantined
-from supervisor.source import INVALID_DRAINS_MAX, Portion, Source
+from supervisor.source import INVALID_DRAINS_MAX, NEVER, Portion, Source
 from supervisor.worker import ReadFrom, Worker
 
 DRAIN_BATCH_MAX: Final = 4096
@@ -133,6 +133,8 @@ class Intake:
             if invalid:
                 source.invalid_drains += 1
                 if source.invalid_drains >= INVALID_DRAINS_MAX:
+                    # The quarantine is told by the next drain, after what was read of it is counted.
+                    source.next_word = NEVER
                     self.more = True
             if source.told() or portion.parts or portion.tallies or invalid:
                 taken.append(_taken(source, one, portion, invalid))
