@@ -9,7 +9,6 @@ of the user's runs.
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
@@ -21,6 +20,7 @@ from ipc.circuit import generation_code
 from ipc.client import Client
 from ipc.control_async import running_loop
 from ipc.errors import BreakerdError, CircuitOpenError
+from ipc.layout import W_CHANGES
 from ipc.link import Link
 from ipc.rows import Row
 from ipc.verdict import Verdict
@@ -34,6 +34,8 @@ _FORCED_OPEN: Final = int(BreakerState.FORCED_OPEN)
 _CLOSED: Final = int(BreakerState.CLOSED)
 Change = tuple[BreakerState, BreakerState]
 """(old, new): what the application is told."""
+NO_STATE: Final = 7 << 61
+"""A board word that is never accepted."""
 NO_WORD: Final = -1
 """No board word: the next call goes the slow way."""
 ASKING_MAX_S: Final = 0.2
@@ -69,16 +71,29 @@ class Admission:
     def __init__(self, settings: BreakerSettings, verdict: Verdict, row: Row, client: Client | None) -> None:
         self.settings = settings
         self.verdict = verdict
+        self._tell: Callable[..., object] | None = verdict.on_state_change
         self._seen = BreakerState.CLOSED
         self._ramp: tuple[int, float] = 0, 0.0
         """The board word whose ramp this is, and its length in s."""
+        self._moved = False
+        """Bound anew: functions that were decorated before look at the old board, and go the slow way."""
         self._bind(row, client)
+
+    def _move(self, row: Row, client: Client) -> None:
+        """Belong to that row from now on."""
+        old_link, old_row = self._link, self._row
+        self._moved = True
+        self._bind(row, client)
+        old_link.board[old_row] = NO_STATE
 
     def _bind(self, row: Row, client: Client | None) -> None:
         """Decide by this row from the next call on."""
         self._closed = NO_WORD  # first: a call in between goes the slow way
         self._shared, self._client, self._link, self._row = row, client, row.link, row.number
         self._clock = row.link.clock
+        self._usual: type[BaseException] | None = None
+        """The class of the last failure, if that alone makes it one: the quick path puts the next like it."""
+        self._usual_tally = 0
         self._head = at.head(row.number, 0)
         slow = row.settings.slow_call_s
         self._quick = at.QUICK_LIMIT_S if slow is None else min(at.QUICK_LIMIT_S, slow)
@@ -92,23 +107,46 @@ class Admission:
     def _admit(self) -> Entry | None:
         """Called when the board word is not the accepted one. None = go on the quick way. May raise."""
         link, now = self._link, self._clock()
-        word = link.board[self._row]
-        if word == self._refused and now < link.fresh_until and link.page[0]:
-            self._refuse(now)
+        if link.board[self._row] == self._refused and now < link.fresh_until and link.page[0]:
+            # The quick refusal, by the word that was refused last.
+            if FREE_THREADED:
+                link.tally(self._row, Tally.REJECTED)
+            else:
+                link.words[link.tallies + self._rejected] += 1
+                link.floats[W_CHANGES] = now
+            left = self._refused_until - now
+            raise CircuitOpenError(
+                self._shared.name,
+                self._refused_state,
+                left if left > 0.0 else 0.0,
+            )
         if self._client is not None and self._client.untried:
             self._client.introduce()
         decided = self._decide()
-        return decided if not isinstance(decided, Asking) else self._ask(decided)
+        if isinstance(decided, Asking):
+            decided = self._ask(decided)
+        return decided or (self._plain() if self._moved else None)
+
+    def _plain(self) -> Entry:
+        """A call that was admitted as any other, for the slow way."""
+        return Entry(self, self._link, self._row, self._head)
+
+    def _must_wait(self) -> bool:
+        """True if something may have to be awaited; else `_admit` does it on an event loop too."""
+        half_open = self._link.board[self._row] >> 61 == _HALF_OPEN
+        return half_open or (self._client is not None and self._client.untried)
 
     async def _admit_async(self) -> Entry | None:
-        """The same on an event loop, which is never blocked."""
+        """As `_admit`, awaiting on an event loop, which is never blocked."""
         loop = running_loop()
         if loop is None:
             return self._admit()
         if self._client is not None and self._client.untried:
             await self._client.introduce_async(loop)
         decided = self._decide()
-        return decided if not isinstance(decided, Asking) else await self._ask_async(decided, loop)
+        if isinstance(decided, Asking):
+            decided = await self._ask_async(decided, loop)
+        return decided or (self._plain() if self._moved else None)
 
     def _decide(self) -> Entry | Asking | None:
         """Admit, refuse, or say which permit to ask for."""
@@ -119,7 +157,7 @@ class Admission:
         board, unjudged, local = link.board, link.unjudged, link.local
         word = board[row]
         state = word >> 61
-        change = self._notice(word) if self.verdict.on_state_change is not None else None
+        change = self._notice(word) if self._tell is not None else None
         if state in (_OPEN, _FORCED_OPEN):
             self._refuse_at(word, now, change)
         if link.holds and (until := link.holds.get(row, 0.0)) > now and not local:
@@ -156,20 +194,7 @@ class Admission:
         """OPEN or FORCED_OPEN: remember what this word says, and refuse."""
         state, _, until, _ = at.unpack_row(word)
         self._refused_state, self._refused_until, self._refused = state, until, word
-        if change is not None:
-            self._fire(change)
-        self._refuse(now)
-
-    def _refuse(self, now: float) -> NoReturn:
-        """The quick refusal, by the word that was refused last."""
-        link = self._link
-        if FREE_THREADED:
-            link.tally(self._row, Tally.REJECTED)
-        else:
-            link.words[link.tallies + self._rejected] += 1
-            link.words[at.W_CHANGES] += 1
-        until = self._refused_until
-        raise CircuitOpenError(self._shared.name, self._refused_state, until - now if until > now else 0.0)
+        self._turn_down(state, until - now, change)
 
     def _turn_down(
         self, state: BreakerState, retry_after_s: float, change: Change | None, tally: Tally = Tally.REJECTED
@@ -261,64 +286,29 @@ class Admission:
 
     def _late(self, head: float, start: float, end: float) -> None:
         """A success that the quick path could not put: slow, long, or no slot."""
-        slow = self.settings.slow_call_s
+        slow = self._shared.settings.slow_call_s
         kind = OutcomeKind.SUCCESS if slow is None or end - start < slow else OutcomeKind.SLOW_SUCCESS
         link = self._link
         link.put(self._row, kind, _code(head), None, start, end)
         if kind is OutcomeKind.SLOW_SUCCESS and link.local:
             link.look(end)
 
-    def _failed(self, head: float, start: float) -> None:
-        """An expected exception is passing: put the failure, count its class, ring, look."""
-        end, error, link = self._clock(), sys.exception(), self._link
-        assert error is not None
-        if type(error) is CircuitOpenError and error.breaker == self._shared.name:
-            link.put(self._row, OutcomeKind.IGNORED, _code(head), None, start, end)
-            return
-        slots, ring, limit, low, plus, minus, _ = link.queue
-        took = end - start
-        if took < self._quick and low < start and end < limit[0]:
-            for slot in slots:
-                ring[slot] = -((end * 128.0 + plus) - minus + head + took)
-                break
-            else:
-                self._put_failure(head, start, end)
-        else:
-            self._put_failure(head, start, end)
-        if start < link.born:
-            return
-        index = self._shared.indices.get(type(error))
-        if index is not None and not FREE_THREADED:
-            link.words[link.tallies + index] += 1
-            link.words[at.W_CHANGES] += 1
-        else:
-            self._count_class(type(error))
-        if link.words[at.W_BELL] != link.rung:
-            link.ring()
-        if link.local or end >= link.fresh_until:
-            link.look(end)
-        if self.verdict.on_state_change is not None:
-            self._fire_if_changed()
-
-    def _put_failure(self, head: float, start: float, end: float) -> None:
-        slow = self.settings.slow_call_s
-        kind = OutcomeKind.FAILURE if slow is None or end - start < slow else OutcomeKind.SLOW_FAILURE
-        self._link.put(self._row, kind, _code(head), None, start, end)
-
-    def _neither(self, head: float, start: float) -> None:
-        """Any other exception is passing; most of them prove nothing."""
+    def _failed(self, head: float, start: float, end: float, error: BaseException) -> None:
+        """An exception is passing that the quick path did not put: put what it means."""
         entry = Entry(self, self._link, self._row, head)
         entry.start = start
-        self._end(entry, sys.exception())
+        self._end(entry, error, end)
 
-    def _end(self, entry: Entry, error: BaseException | None, kind: OutcomeKind | None = None) -> None:
-        """Put the outcome of a call that was admitted the slow way or ended in a rare way."""
+    def _end(self, entry: Entry, error: BaseException | None, end: float, bad: bool = False) -> None:
+        """Put the outcome of a call that was admitted the slow way or ended in a rare way, once."""
         if entry.done:
             return
         entry.done = True
-        end, link, start = self._clock(), entry.link, entry.start
-        if kind is None:
-            kind = self.verdict.kind(error, end - start, self.settings, self._shared.name)
+        link, start = entry.link, entry.start
+        kind = self.verdict.kind(error, end - start, self._shared.settings, self._shared.name)
+        if bad:
+            slow = kind is OutcomeKind.SLOW_SUCCESS
+            kind = OutcomeKind.SLOW_FAILURE if slow else OutcomeKind.FAILURE
         link.put(entry.row, kind, _code(entry.head), entry.permit, start, end)
         failed = kind in FAILURES
         if start >= link.born:
@@ -332,16 +322,20 @@ class Admission:
                 link.look(end)
         if entry.change is not None:
             self._fire(entry.change)
-        if self.verdict.on_state_change is not None:
+        if self._tell is not None:
             self._fire_if_changed()
 
     def _count_class(self, kind: type[BaseException]) -> None:
-        """One more of this exception class."""
-        shared = self._shared
-        index = shared.class_index(kind)
-        if index is not None:
-            row, place = divmod(index, at.TALLIES)
-            shared.link.tally(row, place)
+        """One more of this exception class; from now on the quick path may count it."""
+        index = self._shared.class_index(kind)
+        if index is None:
+            return
+        row, place = divmod(index, at.TALLIES)
+        self._shared.link.tally(row, place)
+        self._usual = None  # first: the two belong together
+        if self._tell is None and not FREE_THREADED and self.verdict.by_class(kind):
+            self._usual_tally = index
+            self._usual = kind
 
     # --- changes of state ---------------------------------------------------------------------------
 
@@ -361,10 +355,9 @@ class Admission:
 
     def _fire(self, change: Change) -> None:
         """Tell the application, in this thread, with no lock held."""
-        tell: Callable[..., object] | None = self.verdict.on_state_change
-        if tell is not None:
+        if self._tell is not None:
             try:
-                tell(self, *change)
+                self._tell(self, *change)
             except Exception:
                 log.exception("on_state_change of breaker %s raised", self._shared.name)
 

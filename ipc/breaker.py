@@ -112,7 +112,6 @@ class Breaker(BreakerStatus):
         elif party:
             self._isolate(party, cause, chance)
         else:
-            self.trials.opening()
             self.evidence.opened()
             self._move("", Event.TRIP, Cause(cause, decider), chance)
 
@@ -200,7 +199,6 @@ class Breaker(BreakerStatus):
 
     def _close(self, scope: str, why: Cause) -> None:
         if not scope:
-            self.trials.witnesses.clear()
             self.evidence.closed()
         self._move(scope, Event.TRIALS_PASSED, why)
 
@@ -272,7 +270,6 @@ class Breaker(BreakerStatus):
 
     def _start_again(self) -> None:
         self.evidence.clear()
-        self.trials.witnesses.clear()
         self._would_until.clear()
 
     def adopt(self, state: BreakerState, until: float, now: float) -> None:

@@ -18,12 +18,13 @@ from typing import Any, Final, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast
 from ipc.admission import Entry
 from ipc.client import Client
 from ipc.errors import SettingsError, UnguardableError
+from ipc.layout import W_BELL, W_CHANGES
 from ipc.link import Link
 from ipc.orders import Orders
 from ipc.process import default_client
 from ipc.rows import Row, declaration
 from ipc.verdict import ExceptionTypes, Verdict, types
-from ipc.vocabulary import BreakerSettings, OutcomeKind, Window, check_name
+from ipc.vocabulary import BreakerSettings, Window, check_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -109,7 +110,7 @@ class CircuitBreaker(Orders):
         if row is None:
             self._shared.name = name
         else:
-            self._bind(row, client)
+            self._move(row, client)
 
     def __repr__(self) -> str:
         return f"<CircuitBreaker {self.name or 'without a name'}: {self.state.value.name}>"
@@ -129,84 +130,90 @@ class CircuitBreaker(Orders):
                 raise UnguardableError(_GENERATOR % getattr(target, "__name__", target))
         if not callable(function):
             raise UnguardableError(f"{function!r} is not callable: put @breaker below @classmethod")
+        judged = self.verdict.is_failure_result is not None
         if inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(called):
-            guarded: Any = self._guard_async(cast("Async[P, Any]", function))
-            return cast("Callable[P, R]", guarded)
-        if self.verdict.is_failure_result is not None:
-            return self._guard_result(function)
-        return self._guard(function)
+            guarded: Any = self._guard_async if not judged else self._guard_result_async
+            return cast("Callable[P, R]", guarded(function))
+        return self._guard_result(function) if judged else self._guard(function)
 
     def _guard(self, function: Callable[P, R]) -> Callable[P, R]:
-        clock, admit, tried, late = self._clock, self._admit, self._tried, self._late
-        failed, neither = self._failed, self._neither
-        ignored, expected = self._clauses()
+        clock, link, row, quick = self._clock, self._link, self._row, self._quick
 
         @functools.wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            link = self._link
-            if link.board[self._row] != self._closed:
-                entry = admit()
+            if link.board[row] != self._closed:
+                entry = self._admit()
                 if entry is not None:
-                    return cast("R", tried(entry, function, args, kwargs))
+                    return cast("R", self._tried(entry, function, args, kwargs))
             head = self._head
             start = clock()
             try:
                 result = function(*args, **kwargs)
-            except ignored:
-                neither(head, start)
-                raise
-            except expected:
-                failed(head, start)
-                raise
-            except BaseException:
-                neither(head, start)
+            except BaseException as error:
+                end = clock()
+                if type(error) is self._usual and not link.local:
+                    slots, ring, limit, plus, minus, _ = link.queue
+                    took = end - start
+                    if took < quick and end < limit[0]:
+                        for slot in slots:
+                            ring[slot] = -((end * 128.0 + plus) - minus + head + took)
+                            words = link.words
+                            words[link.tallies + self._usual_tally] += 1
+                            link.floats[W_CHANGES] = end
+                            if words[W_BELL] != link.rung:
+                                link.ring()
+                            raise
+                self._failed(head, start, end, error)
                 raise
             end = clock()
-            slots, ring, limit, low, plus, minus, _ = link.queue
+            slots, ring, limit, plus, minus, _ = link.queue
             took = end - start
-            if low < start and took < self._quick and end < limit[0]:
+            if took < quick and end < limit[0]:
                 for slot in slots:
                     ring[slot] = (end * 128.0 + plus) - minus + head + took
                     return result
-            late(head, start, end)
+            self._late(head, start, end)
             return result
 
         return guarded
 
     def _guard_async(self, function: Async[P, R]) -> Async[P, R]:
-        clock, admit, tried, late = self._clock, self._admit_async, self._tried_async, self._late
-        failed, neither = self._failed, self._neither
-        ignored, expected = self._clauses()
-        judged = self.verdict.is_failure_result is not None
+        clock, link, row, quick = self._clock, self._link, self._row, self._quick
 
         @functools.wraps(function)
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            link = self._link
-            if judged or link.board[self._row] != self._closed:
-                entry = await admit()
-                if entry is not None or judged:
-                    return cast("R", await tried(entry or self._plain(), function, args, kwargs))
+            if link.board[row] != self._closed:
+                entry = await self._admit_async() if self._must_wait() else self._admit()
+                if entry is not None:
+                    return cast("R", await self._tried_async(entry, function, args, kwargs))
             head = self._head
             start = clock()
             try:
                 result = await function(*args, **kwargs)
-            except ignored:
-                neither(head, start)
-                raise
-            except expected:
-                failed(head, start)
-                raise
-            except BaseException:
-                neither(head, start)
+            except BaseException as error:
+                end = clock()
+                if type(error) is self._usual and not link.local:
+                    slots, ring, limit, plus, minus, _ = link.queue
+                    took = end - start
+                    if took < quick and end < limit[0]:
+                        for slot in slots:
+                            ring[slot] = -((end * 128.0 + plus) - minus + head + took)
+                            words = link.words
+                            words[link.tallies + self._usual_tally] += 1
+                            link.floats[W_CHANGES] = end
+                            if words[W_BELL] != link.rung:
+                                link.ring()
+                            raise
+                self._failed(head, start, end, error)
                 raise
             end = clock()
-            slots, ring, limit, low, plus, minus, _ = link.queue
+            slots, ring, limit, plus, minus, _ = link.queue
             took = end - start
-            if low < start and took < self._quick and end < limit[0]:
+            if took < quick and end < limit[0]:
                 for slot in slots:
                     ring[slot] = (end * 128.0 + plus) - minus + head + took
                     return result
-            late(head, start, end)
+            self._late(head, start, end)
             return result
 
         return guarded
@@ -220,10 +227,15 @@ class CircuitBreaker(Orders):
 
         return guarded
 
-    def _clauses(self) -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
-        """What the `except` clauses catch: what is never a failure, and what surely is one."""
-        verdict = self.verdict
-        return (*verdict.ignored, MemoryError), () if verdict.is_failure is not None else verdict.expected
+    def _guard_result_async(self, function: Async[P, R]) -> Async[P, R]:
+        """The same for an async function."""
+
+        @functools.wraps(function)
+        async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            entry = await self._begin_async()
+            return cast("R", await self._tried_async(entry, function, args, kwargs))
+
+        return guarded
 
     # --- calls that are not decorated ---------------------------------------------------------------
 
@@ -234,23 +246,24 @@ class CircuitBreaker(Orders):
             return self(function)(*args, **kwargs)
         return cast("R", self._tried(self._begin(), function, args, kwargs))
 
-    def _plain(self) -> Entry:
-        return Entry(self, self._link, self._row, self._head)
-
     def _begin(self) -> Entry:
         """Admit one call. Raises CircuitOpenError."""
         if self._link.board[self._row] == self._closed:
             return self._plain()
         return self._admit() or self._plain()
 
+    async def _begin_async(self) -> Entry:
+        """The same, awaiting where a permit must be asked for."""
+        return (await self._admit_async() if self._must_wait() else None) or self._begin()
+
     def _tried(self, entry: Entry, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         entry.start = self._clock()
         try:
             result = function(*args, **kwargs)
         except BaseException as error:
-            self._end(entry, error)
+            self._end(entry, error, self._clock())
             raise
-        self._end(entry, None, self._kind_of(result))
+        self._end(entry, None, self._clock(), self.verdict.bad_result(result))
         return result
 
     async def _tried_async(self, entry: Entry, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -258,14 +271,10 @@ class CircuitBreaker(Orders):
         try:
             result = await function(*args, **kwargs)
         except BaseException as error:
-            self._end(entry, error)
+            self._end(entry, error, self._clock())
             raise
-        self._end(entry, None, self._kind_of(result))
+        self._end(entry, None, self._clock(), self.verdict.bad_result(result))
         return result
-
-    def _kind_of(self, result: Any) -> OutcomeKind | None:
-        """FAILURE if the application says so of what was returned; else None, time decides."""
-        return OutcomeKind.FAILURE if self.verdict.bad_result(result) else None
 
     # --- with ---------------------------------------------------------------------------------------
 
@@ -277,8 +286,7 @@ class CircuitBreaker(Orders):
     async def __aenter__(self) -> Self:
         """Admit the block, awaiting a trial's permit. Raises CircuitOpenError."""
         frame = id(sys._getframe(1))
-        quick = self._link.board[self._row] == self._closed
-        self._enter((None if quick else await self._admit_async()) or self._plain(), frame)
+        self._enter(await self._begin_async(), frame)
         return self
 
     def __exit__(
@@ -316,7 +324,7 @@ class CircuitBreaker(Orders):
             mine.remove(entry)
         if not mine:
             self._entries.pop(entry.frame, None)
-        self._end(entry, error)
+        self._end(entry, error, self._clock())
         if entered:
             _entered.set(tuple(one for one in entered if not one.done))
 

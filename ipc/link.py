@@ -197,7 +197,7 @@ class Link(Outlet):
         code = at.pack_code(kind, took >= at.QUICK_LIMIT_S, permit)
         for _ in range(_TRIES):
             queue = self.queue
-            block = queue[6]
+            block = queue[5]
             if end < block.limit:
                 words = block.words
                 word = at.pack_outcome(code, generation, block.lap, row, end - block.epoch, took)
@@ -205,6 +205,7 @@ class Link(Outlet):
                     if self._gate.run(self._store, queue, word):
                         return
                 elif self.queue is queue:
+                    # No call between ticket and store: see `blocks`.
                     for slot in queue[0]:
                         words[slot] = word
                         return
@@ -227,11 +228,11 @@ class Link(Outlet):
         return bool(self._gate.run(self._refill, queue, end))
 
     def _refill(self, queue: Queue, end: float) -> bool:
-        block, now = queue[6], self.clock()
+        block, now = queue[5], self.clock()
         if self.queue is not queue:
             return True
         if end < block.until and drawn(queue) < block.after:
-            arm(queue, self.fresh_until)
+            self._arm(queue, now)
             return end < block.limit
         give_up(queue)
         if self.local:
@@ -241,8 +242,8 @@ class Link(Outlet):
         start = block.after
         if start + at.BLOCK - self.words[at.W_COMMITTED] > self.segment.layout.slots:
             return False
-        fresh = open_block(self.segment, self.page, start, now, max(self.born, self._switched))
-        arm(fresh, self.fresh_until)
+        fresh = open_block(self.segment, self.page, start, now)
+        self._arm(fresh, now)
         self.queue = fresh
         return True
 
@@ -276,8 +277,15 @@ class Link(Outlet):
         if self.holds and max(self.holds.values()) <= now:
             self.holds = {}
         self.fresh_until = max(due, now + LOOK_MIN_S)
-        arm(self.queue, self.fresh_until)
+        self._arm(self.queue, now)
         return True
+
+    def _arm(self, queue: Queue, now: float) -> None:
+        """Open the quick path, but for calls that may have started in another life or on another board."""
+        settled = max(self.born, self._switched) + at.QUICK_LIMIT_S
+        if now < settled:
+            self.fresh_until = min(self.fresh_until, settled)
+        arm(queue, self.fresh_until, now >= settled)
 
     def _go_local(self, now: float) -> None:
         """Nobody decides: do it ourselves, from the last board words and what was never judged."""

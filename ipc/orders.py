@@ -94,7 +94,7 @@ class Orders(Admission):
     def _order(self, verb: Verb, for_s: float | None, reason: str) -> dict[str, Any]:
         assert self._client is not None
         name = self._client.full_name(self._shared.name)
-        return {"breaker": name, "verb": str(verb), "for_s": for_s, "reason": reason}
+        return {"breaker": name, "action": str(verb), "for_s": for_s, "reason": reason}
 
     def _command_here(self, verb: Verb, for_s: float | None, reason: str) -> None:
         now = self._clock()

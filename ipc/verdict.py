@@ -34,7 +34,7 @@ class Verdict:
     def kind(
         self, error: BaseException | None, took: float, settings: BreakerSettings, name: str
     ) -> OutcomeKind:
-        """How a call ended that took so many seconds; `name` is the breaker's."""
+        """How a call ended that raised and took so many seconds; `name` is the breaker's."""
         slow = settings.slow_call_s is not None and took >= settings.slow_call_s
         if error is None:
             return OutcomeKind.SLOW_SUCCESS if slow else OutcomeKind.SUCCESS
@@ -58,6 +58,12 @@ class Verdict:
         if isinstance(error, self.expected):
             return True
         return isinstance(error, ExceptionGroup) and error.subgroup(self.expected) is not None
+
+    def by_class(self, kind: type[BaseException]) -> bool:
+        """True if every exception of exactly this class is a failure: neither predicate nor group decides."""
+        if self.is_failure is not None or issubclass(kind, (*self.ignored, MemoryError, CircuitOpenError)):
+            return False
+        return issubclass(kind, self.expected)
 
     def bad_result(self, result: Any) -> bool:
         """Whether what the call returned is a failure."""
