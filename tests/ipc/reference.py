@@ -62,7 +62,6 @@ class Model(Notebook):
         self.host = Loop(0, now, n_from=now, last_grant=now)
         self.alone: dict[str, Loop] = {}
         self.here: set[str] = set()
-        self.well: set[str] = set()
         self.permits: list[Permit] = []
         self.manual: tuple[str, str, float] | None = None
         self.moves: list[tuple[str, BreakerState, BreakerState, int]] = []
@@ -140,8 +139,6 @@ class Model(Notebook):
         if self.host.state is METRICS_ONLY:
             self.would_open_for("")
             return
-        self.well = {note.party for note in self.window()} & self.here
-        self.well = {party for party in self.well if not self.own_run(party)[0]}
         self.notes.append(Note("window"))
         self.go("", OPEN, chance)
 
@@ -168,7 +165,7 @@ class Model(Notebook):
         if party in loop.had and self.here - loop.had and self.now < loop.last_grant + 0.25:
             return False
         suspect = self.own_run(party)[0] > 0
-        well = [other for other in self.well if not self.own_run(other)[0]]
+        well = [other for other in self.here if not self.own_run(other)[0]]
         patience = min(self.settings.trial_timeout, self.settings.recovery_timeout / 4)
         vouched = len([other for other in loop.passed if other != party]) >= self.enough()
         return not (suspect and well and not vouched and self.now < loop.since + patience)
@@ -250,7 +247,6 @@ class Model(Notebook):
         """Recovered."""
         if not scope:
             self.notes.append(Note("closed"))
-            self.well = set()
         self.go(scope, CLOSED)
 
     # --- states -------------------------------------------------------------------------------------
@@ -318,7 +314,7 @@ class Model(Notebook):
     def forget_all(self) -> None:
         """Nothing that was seen so far counts any more."""
         self.notes.append(Note("all"))
-        self.well, self.would = set(), {}
+        self.would = {}
 
     def command(self, verb: Verb, until: float, who: str, reason: str) -> None:
         """An operator's verb."""
@@ -348,7 +344,6 @@ class Model(Notebook):
     def leave(self, party: str) -> None:
         """A worker is dead."""
         self.here.discard(party)
-        self.well.discard(party)
         self.alone.pop(party, None)
         self.host.had.discard(party)
         self.would.pop(party, None)
