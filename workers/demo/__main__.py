@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=_workers, default=6, help=f"worker processes, {WORKERS_MIN} to {WORKERS_MAX} (6)"
     )
     parser.add_argument(
-        "--outage", type=_outage, default=4.0, help=f"its seconds, {OUTAGE_MIN_S:g} to {OUTAGE_MAX_S:g} (4)"
+        "--outage", type=_outage, default=5.0, help=f"its seconds, {OUTAGE_MIN_S:g} to {OUTAGE_MAX_S:g} (5)"
     )
     parser.add_argument("--plain", action="store_true", help="print lines even on a terminal")
     return parser
