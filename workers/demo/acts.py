@@ -36,6 +36,8 @@ from workers.demo.tap import Tap
 
 EXPECTED_S: Final = 13.0
 """What it takes beside the outages, on an ordinary machine."""
+BREAKERD: Final = "breakerd"
+"""What the supervisor's process is called, and its log file."""
 ALONE: Final = 0
 TOGETHER: Final = 1
 START_LIMIT_S: Final = 12.0
@@ -109,7 +111,7 @@ def _supervise(stage: Stage) -> str:
         file.write("# The demo runs on defaults, whatever this machine has in /etc.\n")
     arguments = ["--config", config, "--runtime-dir", runtime, "--state-dir", state]
     leash = ["-m", "workers.demo.leash", str(os.getpid()), "supervisor.main", "run", *arguments]
-    stage.troupe.start("breakerd", leash, {})
+    stage.troupe.start(BREAKERD, leash, {})
     path = f"{runtime}/breakerd.sock"
     stage.until(lambda: _ready(path), START_LIMIT_S, "breakerd is ready")
     stage.tap = Tap(path)
