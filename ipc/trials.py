@@ -87,7 +87,7 @@ class Trials:
 
     def _patience_end(self) -> float:
         settings = self.settings
-        return self.circuits.host.since + min(
+        return self.circuits.host.began + min(
             settings.trial_timeout, PATIENCE_SHARE * settings.recovery_timeout
         )
 

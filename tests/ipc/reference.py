@@ -36,6 +36,7 @@ class Loop:
     n: int = 0
     n_from: float = 0.0
     had: set[str] = field(default_factory=set)
+    began: float = 0.0
     last_grant: float = 0.0
     passed: list[str] = field(default_factory=list)
 
@@ -168,7 +169,7 @@ class Model(Notebook):
         well = [other for other in self.here if not self.own_run(other)[0]]
         patience = min(self.settings.trial_timeout, self.settings.recovery_timeout / 4)
         vouched = len([other for other in loop.passed if other != party]) >= self.enough()
-        return not (suspect and well and not vouched and self.now < loop.since + patience)
+        return not (suspect and well and not vouched and self.now < loop.began + patience)
 
     def enough(self) -> int:
         """Trials of others that make a failed one its worker's own fault."""
@@ -263,6 +264,9 @@ class Model(Notebook):
             grown = settings.recovery_timeout * settings.recovery_growth**loop.n
             loop.n += grown < settings.recovery_timeout_max
         loop.n = 0 if reset else loop.n
+        if new is HALF_OPEN:
+            loop.had, loop.began = set(), min(self.now, loop.until)
+            loop.last_grant = loop.began
         loop.generation, loop.since, loop.n_from, loop.until = self.generation, self.now, self.now, FOREVER
         if new is OPEN:
             base = min(
@@ -270,8 +274,6 @@ class Model(Notebook):
             )
             loop.until = self.now + base * (1 + settings.recovery_jitter * chance)
             self.opened += not scope
-        if new is HALF_OPEN:
-            loop.had, loop.last_grant = set(), self.now
         if new is not CLOSED or reset:
             loop.passed = []
         if not scope and (new is not CLOSED or reset):
