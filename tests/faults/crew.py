@@ -8,10 +8,12 @@ orders that do one fault's work). Options: name, namespace, ledgers, connect, ui
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
 import mmap
 import os
+import signal
 import sys
 import threading
 import time
@@ -322,6 +324,7 @@ def main() -> int:
     """Read the options, say `up`, obey until `stop` or the end of stdin."""
     options = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     crew = Crew(options)
     known = orders()
     if options.get("count_connects"):
