@@ -65,6 +65,14 @@ class Asking:
     change: Change | None
 
 
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What a breaker object belongs to; no client: to itself alone."""
+
+    row: Row
+    client: Client | None
+
+
 class Admission:
     """The cold half of a CircuitBreaker. One object per breaker object; the row is what they share."""
 
@@ -75,6 +83,8 @@ class Admission:
         self._seen = BreakerState.CLOSED
         self._ramp: tuple[int, float] = 0, 0.0
         """The board word whose ramp this is, and its length in s."""
+        self._adopts = True
+        """False: no board word is ever accepted, so that every call goes the slow way."""
         self._moved = False
         """Bound anew: functions that were decorated before look at the old board, and go the slow way."""
         self._bind(row, client)
@@ -86,11 +96,20 @@ class Admission:
         self._bind(row, client)
         old_link.board[old_row] = NO_STATE
 
+    def bind_slowly(self, binding: Binding) -> Binding:
+        """Belong to something else from now on, every call going the slow way; gives what was before."""
+        before = Binding(self._shared, self._client)
+        self._moved = True
+        self._adopts = False
+        self._seen = BreakerState.CLOSED
+        self._bind(binding.row, binding.client)
+        return before
+
     def _bind(self, row: Row, client: Client | None) -> None:
         """Decide by this row from the next call on."""
         self._closed = NO_WORD  # first: a call in between goes the slow way
         self._shared, self._client, self._link, self._row = row, client, row.link, row.number
-        self._clock = row.link.clock
+        self.clock = row.link.clock
         self._usual: type[BaseException] | None = None
         """The class of the last failure, if that alone makes it one: the quick path puts the next like it."""
         self._usual_tally = 0
@@ -106,7 +125,7 @@ class Admission:
 
     def _admit(self) -> Entry | None:
         """Called when the board word is not the accepted one. None = go on the quick way. May raise."""
-        link, now = self._link, self._clock()
+        link, now = self._link, self.clock()
         if link.board[self._row] == self._refused and now < link.fresh_until and link.page[0]:
             # The quick refusal, by the word that was refused last.
             if FREE_THREADED:
@@ -150,7 +169,7 @@ class Admission:
 
     def _decide(self) -> Entry | Asking | None:
         """Admit, refuse, or say which permit to ask for."""
-        link, row, now = self._link, self._row, self._clock()
+        link, row, now = self._link, self._row, self.clock()
         link.awake()
         if now >= link.fresh_until:
             link.look(now)
@@ -169,10 +188,10 @@ class Admission:
         head = at.head(row, 0 if unjudged else generation_code(generation))
         if ramped or change is not None:
             return self._entry(head, change)
-        if board[row] == word:
+        if board[row] == word and self._adopts:
             # No call between the two stores: no thread sees one board's word with another's head.
             self._head, self._closed = head, word
-        return None
+        return None if self._adopts else self._entry(head, None)
 
     def _entry(self, head: float, change: Change | None) -> Entry:
         entry = Entry(self, self._link, self._row, head)
@@ -268,7 +287,7 @@ class Admission:
         reply = asking.last_word() if asking is not None else SILENCE
         if reply.permit is not None:
             self._shared.ask += 1
-            now, code = self._clock(), generation_code(reply.generation)
+            now, code = self.clock(), generation_code(reply.generation)
             self._link.put(self._row, OutcomeKind.CANCELLED, code, reply.permit, now, now)
             self._link.ring()
 
@@ -314,11 +333,10 @@ class Admission:
         if start >= link.born:
             if failed and error is not None:
                 self._count_class(type(error))
+            decides = kind is not OutcomeKind.SUCCESS or entry.permit is not None
             if failed or entry.permit is not None:
                 link.ring()
-                if link.local:
-                    link.look(end)
-            if end >= link.fresh_until:
+            if end >= link.fresh_until or (link.local and decides):
                 link.look(end)
         if entry.change is not None:
             self._fire(entry.change)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast
 
-from ipc.admission import Entry
+from ipc.admission import Binding, Entry
 from ipc.client import Client
 from ipc.errors import SettingsError, UnguardableError
 from ipc.layout import W_BELL, W_CHANGES
@@ -87,6 +89,7 @@ class CircuitBreaker(Orders):
     def _set_up(
         self, name: str | None, settings: BreakerSettings, verdict: Verdict, client: Client | None
     ) -> None:
+        _living.add(self)
         self._entries: dict[int, list[Entry]] = {}
         """Open `with` blocks by the frame that they stand in."""
         row = None
@@ -94,7 +97,7 @@ class CircuitBreaker(Orders):
             client = client or default_client()
             row = client.row(check_name(name), settings)
         client = client if row else None
-        super().__init__(settings, verdict, row or _own_row(name or "", settings), client)
+        super().__init__(settings, verdict, row or _own_row(name or "", settings, default_client()), client)
 
     @property
     def name(self) -> str:
@@ -117,7 +120,7 @@ class CircuitBreaker(Orders):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A breaker pickles as its declaration; where it arrives it is that process's of this name."""
-        return _declared_again, (self._shared.name or None, self.settings, self.verdict)
+        return _declared_again, (self._shared.name or None, self.settings, replace(self.verdict, told=[]))
 
     # --- the decorator ------------------------------------------------------------------------------
 
@@ -137,7 +140,7 @@ class CircuitBreaker(Orders):
         return self._guard_result(function) if judged else self._guard(function)
 
     def _guard(self, function: Callable[P, R]) -> Callable[P, R]:
-        clock, link, row, quick = self._clock, self._link, self._row, self._quick
+        clock, link, row, quick = self.clock, self._link, self._row, self._quick
 
         @functools.wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -178,7 +181,7 @@ class CircuitBreaker(Orders):
         return guarded
 
     def _guard_async(self, function: Async[P, R]) -> Async[P, R]:
-        clock, link, row, quick = self._clock, self._link, self._row, self._quick
+        clock, link, row, quick = self.clock, self._link, self._row, self._quick
 
         @functools.wraps(function)
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -257,23 +260,23 @@ class CircuitBreaker(Orders):
         return (await self._admit_async() if self._must_wait() else None) or self._begin()
 
     def _tried(self, entry: Entry, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        entry.start = self._clock()
+        entry.start = self.clock()
         try:
             result = function(*args, **kwargs)
         except BaseException as error:
-            self._end(entry, error, self._clock())
+            self._end(entry, error, self.clock())
             raise
-        self._end(entry, None, self._clock(), self.verdict.bad_result(result))
+        self._end(entry, None, self.clock(), self.verdict.bad_result(result))
         return result
 
     async def _tried_async(self, entry: Entry, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        entry.start = self._clock()
+        entry.start = self.clock()
         try:
             result = await function(*args, **kwargs)
         except BaseException as error:
-            self._end(entry, error, self._clock())
+            self._end(entry, error, self.clock())
             raise
-        self._end(entry, None, self._clock(), self.verdict.bad_result(result))
+        self._end(entry, None, self.clock(), self.verdict.bad_result(result))
         return result
 
     # --- with ---------------------------------------------------------------------------------------
@@ -306,7 +309,7 @@ class CircuitBreaker(Orders):
         self._entries.setdefault(frame, []).append(entry)
         _entered.set((*_entered.get(), entry))
         entry.frame = frame
-        entry.start = self._clock()
+        entry.start = self.clock()
 
     def _leave(self, error: BaseException | None, frame: int) -> None:
         """End the innermost block of this frame, else of this context: each entry ends exactly once."""
@@ -324,11 +327,12 @@ class CircuitBreaker(Orders):
             mine.remove(entry)
         if not mine:
             self._entries.pop(entry.frame, None)
-        self._end(entry, error, self._clock())
+        self._end(entry, error, self.clock())
         if entered:
             _entered.set(tuple(one for one in entered if not one.done))
 
 
+_living: Final[weakref.WeakSet[CircuitBreaker]] = weakref.WeakSet()
 _NOT_PLAIN: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _GENERATOR: Final = (
     "%s is a generator function: its body runs after the call has returned, so a decorator cannot guard it. "
@@ -336,9 +340,22 @@ _GENERATOR: Final = (
 )
 
 
-def _own_row(name: str, settings: BreakerSettings) -> Row:
+def breakers_of_this_process() -> list[CircuitBreaker]:
+    """Every breaker object that is in use."""
+    return list(_living)
+
+
+def rebind(breaker: CircuitBreaker, client: Client) -> Binding:
+    """Let a breaker start afresh as one of `client`; gives what it belonged to. For tests."""
+    name = breaker.name
+    row = client.row(name, breaker.settings) if name else None
+    if row is None:
+        return breaker.bind_slowly(Binding(_own_row(name, breaker.settings, client), None))
+    return breaker.bind_slowly(Binding(row, client))
+
+
+def _own_row(name: str, settings: BreakerSettings, client: Client) -> Row:
     """A row on a board of its own, for a breaker of this process alone."""
-    client = default_client()
     link = Link(client.clock, client.chance)
     number = link.add_breaker(name, settings, declaration(name, settings))
     return Row(link, number or 0, name, settings)

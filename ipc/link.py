@@ -51,6 +51,9 @@ class Outside(Protocol):
     def attend(self, now: float) -> None:
         """Take the next step towards being attached, without waiting."""
 
+    def introduce(self) -> None:
+        """The process's first guarded call: be attached if that is quick."""
+
     def lost(self, now: float) -> None:
         """The supervisor's heartbeat is stale."""
 
@@ -83,6 +86,7 @@ class Link(Outlet):
         self.breakers: dict[int, Declared] = {}
         self.born = NEVER
         """When this process forked off, s: calls that started before are its parent's to report."""
+        self._forked_at = NEVER
         self._begin([0] * at.ROWS)
         remember(self)
 
@@ -112,19 +116,24 @@ class Link(Outlet):
 
     def after_fork(self) -> None:
         """In a child of os.fork: from here on its calls are its own. The rest waits for its first call."""
-        self.born = self.clock()
+        self.born = self._forked_at = self.clock()
         self._gate = Gate()
         for cell in range(len(self.page)):
             self.page[cell] = 0.0
 
     def awake(self) -> None:
-        """Begin this process's own life if it is a forked child that has not yet."""
-        if not self.page[0]:
-            self._gate.run(self._reborn)
+        """Begin this process's own life if it is a forked child that has not yet: attached, if that is quick.
+
+        The function that brings us here may be quick for ever from now on, its board word being the same.
+        """
+        if not self.page[0] and self._gate.run(self._reborn) and self._outside is not None:
+            self._outside.introduce()
 
     def _reborn(self) -> bool:
         if not self.page[0]:
-            self.born = max(self.born, process_began())
+            # The hook knows it to the microsecond; after a fork in C the kernel is asked.
+            self.born = self._forked_at if self._forked_at != NEVER else process_began()
+            self._forked_at = NEVER
             self._detach()
             if self._outside is not None:
                 self._outside.forked()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ipc.errors import CircuitOpenError, SettingsError
@@ -30,6 +30,8 @@ class Verdict:
     is_failure: Callable[[BaseException], bool] | None = None
     is_failure_result: Callable[[Any], bool] | None = None
     on_state_change: Callable[..., object] | None = None
+    told: list[object] = field(default_factory=list, compare=False, repr=False)
+    """A predicate whose exception was logged."""
 
     def kind(
         self, error: BaseException | None, took: float, settings: BreakerSettings, name: str
@@ -74,14 +76,10 @@ class Verdict:
         try:
             return bool(predicate(value))
         except Exception:
-            if id(predicate) not in _raised:
-                _raised.add(id(predicate))
+            if not self.told:
+                self.told.append(predicate)
                 log.exception("the predicate %r raised; its answer counts as False", predicate)
             return False
-
-
-_raised: Final[set[int]] = set()
-"""Predicates whose exception was logged."""
 
 
 def types(key: str, value: ExceptionTypes) -> tuple[type[Exception], ...]:
