@@ -102,11 +102,18 @@ class Attachments:
         """Tell a worker which life of the supervisor it is attached to."""
         self._live[worker].segment.words[at.W_INCARNATION] = incarnation
 
-    def adopt(self, held: Held, boot: int, engine: Engine) -> str:
-        """At start: take over what the nursery kept. Returns what is wrong with it, or nothing."""
+    def adopt(self, held: Held, engine: Engine, lost: Callable[[str], object]) -> str:
+        """At start: take over what the nursery kept. Returns what is wrong with it, or nothing.
+
+        A segment that cannot be used is set aside; its worker may say hello again, or dies and is `lost`.
+        """
         try:
-            segment = Segment.attach(held.memory, bytes.fromhex(held.nonce), boot)
+            if held.about.get("layout", at.LAYOUT_VERSION) != at.LAYOUT_VERSION:
+                raise SegmentError("it has the layout of another version of breakerd")
+            segment = Segment.adopt(held.memory)
         except (SegmentError, OSError, ValueError) as error:
+            os.close(held.memory)
+            self._watch_absent(held.nonce, held.pidfd, lost)
             return f"segment of {held.about.get('name', held.nonce)}: {error}"
         self.add(held, segment, engine)
         return ""
@@ -114,16 +121,19 @@ class Attachments:
     def await_return(self, worker: str, pid: int, lost: Callable[[str], object]) -> None:
         """A worker that lives without a segment here: it hands its own back, or dies and is told as lost."""
         try:
-            self._absent[worker] = os.pidfd_open(pid)
+            pidfd = os.pidfd_open(pid)
         except OSError:
             lost(worker)
             return
+        self._watch_absent(worker, pidfd, lost)
 
+    def _watch_absent(self, worker: str, pidfd: int, lost: Callable[[str], object]) -> None:
         def died() -> None:
             self._forget_absent(worker)
             lost(worker)
 
-        self._loop.add_reader(self._absent[worker], died)
+        self._absent[worker] = pidfd
+        self._loop.add_reader(pidfd, died)
 
     def _forget_absent(self, worker: str) -> None:
         pidfd = self._absent.pop(worker, None)

@@ -111,7 +111,7 @@ class Daemon:
         self._step("loaded")
         problems = list(begun.problems)
         for held in begun.adopted:
-            problem = self._attachments.adopt(held, self._boot, self._mind.engine)
+            problem = self._attachments.adopt(held, self._mind.engine, self._lost)
             if problem:
                 # One bad segment is set aside and told; it never stops the start.
                 problems.append(problem)

@@ -168,7 +168,7 @@ class Greeter:
         pid, inode = process
         message = WorkerJoined(nonce, pid, inode, uid, user, name, namespace, software)
         about = {"pid": pid, "inode": inode, "uid": uid, "user": user, "name": name}
-        about |= {"namespace": namespace, "software": software}
+        about |= {"namespace": namespace, "software": software, "layout": at.LAYOUT_VERSION}
         held = Held(nonce, segment.fd, pidfd, about)
         if not self._attachments.deposit(held):
             os.close(pidfd)
