@@ -294,7 +294,7 @@ def test_c9_a_worker_that_scribbles_over_its_board_deceives_itself_only(house: H
         hand.order("guard", breaker="shared", failure_threshold=5, failure_rate=None)
         hand.order("call", breaker="shared", times=5)
     inside = Inside(bad.pid)
-    row = next(row for row in range(at.ROWS) if inside.words[at.W_BOARD + row])
+    row = wait_for("a published row", inside.published, 3.0)[0]
     before = house.breaker("shared")
     inside.words[at.W_BOARD + row] = at.pack_row(at.BreakerState.OPEN, 77, time.monotonic() + 3600.0, False)
     assert bad.order("call", breaker="shared", times=10)["refused"] == 10

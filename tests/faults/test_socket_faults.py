@@ -266,7 +266,7 @@ def test_d12_a_permit_whose_answer_was_lost_is_given_again_not_twice(house: Hous
     hand.order("call", breaker="database")
     nonce = house.worker(hand.pid)["worker"]  # type: ignore[index]
     inside = Inside(hand.pid)
-    row = next(row for row in range(at.ROWS) if inside.words[at.W_BOARD + row])
+    row = wait_for("a published row", inside.published, 3.0)[0]
     for number in range(effort(12, 1000)):
         hand.order("call", breaker="database", how="fail", times=3)
         wait_for("half-open", lambda: _state(house, "database", "HALF_OPEN"), 3.0)
