@@ -53,8 +53,8 @@ JUDGED: Final = frozenset(
 
 _Odd = tuple[int, Judged]
 """One outcome that is judged on its own, and before it its order: end, source and place in one number."""
-_Run = tuple[int, int, int, int]
-"""Successes judged together: (odd outcomes before them, row, generation code, eighth of a second)."""
+_Run = tuple[int, int, int, int, int]
+"""Successes judged together: (odd outcomes before them, row, generation code, eighth of a second, number)."""
 _Marks = Mapping[int, Sequence[int]]
 """The orders of the odd outcomes of a row's breaker, sorted, by row; a row without any is calm."""
 
@@ -96,25 +96,24 @@ class Counted:
     durations: _Durations = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
     invalid: int = 0
     odd: list[_Odd] = field(default_factory=list)
-    runs: defaultdict[_Run, int] = field(default_factory=lambda: defaultdict(int))
-    _blocks: list[tuple[int, int, list[int], bool]] = field(default_factory=list)
-    """(epoch, place of the first word in this drain, words, True if all of them are fast successes)."""
+    runs: list[_Run] = field(default_factory=list)
+    _blocks: list[tuple[int, int, list[int]]] = field(default_factory=list)
+    """(epoch, place of the first word in this drain, its fast successes, with 0 for every other word)."""
     _long: list[tuple[int, int, int]] = field(default_factory=list)
     """(order, row, generation code) of successes too long for a fast word."""
 
     def scan(self, parts: Sequence[Part]) -> None:
         """Count every word that is no fast success; find what is odd."""
-        place = 0
+        place, first, last = 0, FIRST_SUCCESS, LAST_SUCCESS
         for part in parts:
             for told, words in slices(part):
                 # Without its time a word counts as ended now, and so does one from the future.
                 epoch = int(self.now) if told == NO_EPOCH else min(told, int(self.now))
-                fast = min(words) >= FIRST_SUCCESS and max(words) <= LAST_SUCCESS
-                self._blocks.append((epoch, place, words, fast))
-                if not fast:
-                    for index, word in enumerate(words):
-                        if not FIRST_SUCCESS <= word <= LAST_SUCCESS:
-                            self._take(epoch, place + index, word)
+                self._blocks.append((epoch, place, words))
+                if min(words) < first or max(words) > last:
+                    for index in [index for index, word in enumerate(words) if not first <= word <= last]:
+                        self._take(epoch, place + index, words[index])
+                        words[index] = 0
                 place += len(words)
 
     def _take(self, epoch: int, place: int, word: int) -> None:
@@ -149,26 +148,27 @@ class Counted:
             self._count_between(marks)
         else:
             self._count_calm()
+        long: defaultdict[tuple[int, int, int, int], int] = defaultdict(int)
         for order, row, generation in self._long:
             before = bisect_left(marks[row], order) if row in marks else 0
-            self.runs[before, row, generation, (order >> _ORDER_SHIFT) // STEPS_PER_CELL] += 1
+            long[before, row, generation, (order >> _ORDER_SHIFT) // STEPS_PER_CELL] += 1
+        self.runs += [(*run, count) for run, count in long.items()]
 
     def _count_calm(self) -> None:
         """Nothing is odd here: one line for each word."""
         epochs: defaultdict[int, _Cells] = defaultdict(_Cells)
-        for epoch, _, words, fast in self._blocks:
+        for epoch, _, words in self._blocks:
             cells = epochs[epoch]
-            if not fast:
-                words = [word for word in words if FIRST_SUCCESS <= word <= LAST_SUCCESS]  # noqa: PLW2901 (less)
             for word in words:
                 cells[word >> CELL_SHIFT][QUICK_BUCKET[word & at.DURATION_MASK]] += 1
+            cells.pop(0, None)
         durations = self.durations
         for epoch, cells in epochs.items():
+            self._add(epoch, {key: sum(buckets.values()) for key, buckets in cells.items()})
             for key, buckets in cells.items():
-                self._add(epoch, key, sum(buckets.values()))
                 row = key >> _CELL_ROW & at.ROW_MASK
                 if row not in durations:
-                    # The first cell of a row takes the others in: it has been summed up itself.
+                    # The first cell of a row takes the others in: it has been summed up before.
                     durations[row] = buckets
                     continue
                 into = durations[row]
@@ -180,10 +180,9 @@ class Counted:
 
         Cells are many and small here, so durations are counted beside them.
         """
-        first, last, table = FIRST_SUCCESS, LAST_SUCCESS, QUICK_BUCKET
-        ends, shift = at.END_MASK << at.END_SHIFT, _ORDER_SHIFT - at.END_SHIFT
+        table, ends, shift = QUICK_BUCKET, at.END_MASK << at.END_SHIFT, _ORDER_SHIFT - at.END_SHIFT
         epochs: dict[int, tuple[defaultdict[int, int], _Rows]] = {}
-        for epoch, place, words, _ in self._blocks:
+        for epoch, place, words in self._blocks:
             if epoch not in epochs:
                 # Orders as the words of this epoch have them: epoch and source are left out.
                 base = epoch * STEPS_PER_S << _ORDER_SHIFT | self.source << _SOURCE_SHIFT
@@ -191,7 +190,7 @@ class Counted:
                 epochs[epoch] = defaultdict(int), _Rows(self.durations, here)
             cells, rows = epochs[epoch]
             for index, word in enumerate(words, place):
-                if not first <= word <= last:
+                if not word:
                     continue
                 key = word >> 22
                 buckets, orders = rows[key >> 9 & 1023]
@@ -202,16 +201,22 @@ class Counted:
                         key |= before << 42
                 cells[key] += 1
         for epoch, (cells, _) in epochs.items():
-            for key, count in cells.items():
-                self._add(epoch, key, count)
+            self._add(epoch, cells)
 
-    def _add(self, epoch: int, key: int, count: int) -> None:
-        """So many successes of one cell."""
-        row = key >> _CELL_ROW & at.ROW_MASK
-        generation = key >> _CELL_GENERATION & 15
-        self.counts[row, OutcomeKind.SUCCESS, 0 if generation else 1] += count
-        if generation:
-            self.runs[key >> CELL_BITS, row, generation, epoch * CELLS_PER_S + (key & _CELL_MASK)] += count
+    def _add(self, epoch: int, cells: Mapping[int, int]) -> None:
+        """The numbers of successes of these cells."""
+        rows: defaultdict[int, int] = defaultdict(int)
+        first = epoch * CELLS_PER_S
+        for key, count in cells.items():
+            row = key >> _CELL_ROW & at.ROW_MASK
+            generation = key >> _CELL_GENERATION & 15
+            if generation:
+                rows[row] += count
+                self.runs.append((key >> CELL_BITS, row, generation, first + (key & _CELL_MASK), count))
+            else:
+                self.counts[row, OutcomeKind.SUCCESS, 1] += count
+        for row, count in rows.items():
+            self.counts[row, OutcomeKind.SUCCESS, 0] += count
 
 
 def judge(counted: Sequence[Counted], names: Sequence[Mapping[int, str]], now: float) -> tuple[Judged, ...]:
@@ -238,7 +243,7 @@ def judge(counted: Sequence[Counted], names: Sequence[Mapping[int, str]], now: f
         if odd:
             marks.update({row: orders[_alone(one, row)] for row in _nameless(one, told)})
         one.count(marks)
-        for (before, row, generation, eighth), count in one.runs.items():
+        for before, row, generation, eighth, count in one.runs:
             steps = min((eighth + 1) * STEPS_PER_CELL - 1, latest)
             row_orders = marks.get(row)
             if row_orders is not None and before < len(row_orders):

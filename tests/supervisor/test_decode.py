@@ -97,7 +97,7 @@ def test_other_breakers_stay_calm() -> None:
 def test_long_successes_are_runs_too() -> None:
     """A success too long for a fast word is counted in its own durations and judged with the others."""
     one, judged = drained([word(), word(long=True, took=3.0), word()])
-    assert told(judged) == [("w0", S, 3)]
+    assert told(judged) == [("w0", S, 2), ("w0", S, 1)]
     assert dict(one[0].durations[0]) == {QUICK_BUCKET[262]: 2, LONG_BUCKET[768]: 1}
     _, judged = drained([word(long=True, took=3.0), word(F, end=0.01), word(long=True, took=3.0, end=0.02)])
     assert told(judged) == [("w0", S, 1), ("w0", F, 1), ("w0", S, 1)]
