@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from supervisor.disk import FILE_NAME, NEW_SUFFIX, PREVIOUS_SUFFIX, DiskCopy, Saved
+from tests.supervisor.room import file_size_limit
 
 BOOT = 0xFEDC_BA98_7654_3210
 OLD, NEW = b"the old image", b"the new image, longer"
@@ -114,17 +112,6 @@ def test_what_a_crash_left_is_in_nobodys_way(copy: DiskCopy, left: bytes) -> Non
     Path(copy.path + NEW_SUFFIX).write_bytes(left)
     assert copy.save(b"third", BOOT, 12.5)
     assert copy.load() == Saved(b"third", BOOT, 12.5)
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """No file of this process may become larger than `size` bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_no_room_is_told_and_tried_again(copy: DiskCopy, tmp_path: Path) -> None:
