@@ -19,7 +19,7 @@ from ipc import control
 from ipc import layout as at
 from ipc.asking import Question
 from ipc.control_async import readable, running_loop
-from ipc.errors import BreakerdError, ControlDenied, ControlRefused, SupervisorUnavailable
+from ipc.errors import BreakerdError, ControlDenied, ControlRefused, SegmentError, SupervisorUnavailable
 from ipc.link import Link
 from ipc.rows import Row, declaration
 from ipc.segment import Segment, boot_id
@@ -151,6 +151,8 @@ class Client:
             if left <= 0 or not self._start(None):
                 return False
             if not self._step(left):
+                if self.due > self.clock() + RETRY_MAX_S:
+                    return False  # refused for a reason that waiting does not change
                 time.sleep(min(max(0.0, deadline - time.monotonic()), RETRY_MIN_S * (0.5 + self.chance())))
         self._settled(min(deadline, time.monotonic() + FIRST_WAIT_S))
         return True
@@ -284,13 +286,22 @@ class Client:
             if status == "resumed" and len(numbers) == 1:
                 self._won = self.link.segment, numbers[0]
             elif status == "new" and len(numbers) == 2:
-                self._won = Segment.attach(numbers[0], self.nonce, boot_id()), numbers[1]
+                self._won = self._attached_to(*numbers)
             else:
                 raise ControlRefused(f"an answer to a hello that nobody understands: {status!r}", "protocol")
         except (KeyError, TypeError, ValueError) as error:
             raise ControlRefused(f"an answer to a hello lacks {error}", "protocol") from error
         finally:
             exchange.close()
+
+    def _attached_to(self, memory: int, bell: int) -> tuple[Segment, int]:
+        """The segment and the bell that came with an answer. Raises SegmentError and keeps neither."""
+        try:
+            return Segment.attach(memory, self.nonce, boot_id()), bell
+        except BaseException:
+            os.close(memory)
+            os.close(bell)
+            raise
 
     def _take(self, segment: Segment, bell: int) -> None:
         """Put the link on its segment. If an exception comes in between, the next step does it again."""
@@ -307,8 +318,8 @@ class Client:
             exchange.close()
         self._failures += 1
         pause = min(RETRY_MAX_S, RETRY_MIN_S * 2.0 ** min(self._failures, 10)) * self.chance()
-        denied = isinstance(error, ControlDenied) or getattr(error, "reason", "") == "denied"
-        if denied or (isinstance(error, ControlRefused) and error.code not in _PASSING):
+        lasting = isinstance(error, ControlDenied | SegmentError) or getattr(error, "reason", "") == "denied"
+        if lasting or (isinstance(error, ControlRefused) and error.code not in _PASSING):
             pause = REFUSED_RETRY_S
             self._warn_once(type(error).__name__, "breakers stay in this process: %s", error)
         elif isinstance(error, OSError) and not isinstance(error, SupervisorUnavailable):
