@@ -35,6 +35,9 @@ Async = Callable[P, Coroutine[Any, Any, R]]
 _entered: Final[ContextVar[tuple[Entry, ...]]] = ContextVar("ipc_entered", default=())
 """The `with` blocks of this context that are open, of all breakers, innermost last."""
 
+ENTERED_MAX: Final = 256
+"""Blocks remembered per context; beyond it only their frames tell them apart."""
+
 
 class Settings(TypedDict, total=False):
     """The keyword arguments that are BreakerSettings, where units, bounds and defaults stand."""
@@ -307,7 +310,7 @@ class CircuitBreaker(Orders):
     def _enter(self, entry: Entry, frame: int) -> None:
         """Remember the block by the frame it stands in, and by its context for an ExitStack's sake."""
         self._entries.setdefault(frame, []).append(entry)
-        _entered.set((*_entered.get(), entry))
+        _entered.set((*_entered.get()[1 - ENTERED_MAX :], entry))
         entry.frame = frame
         entry.start = self.clock()
 
