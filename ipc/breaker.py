@@ -103,7 +103,7 @@ class Breaker(BreakerStatus):
         party, cause = finding.party, finding.cause
         if party and party not in self.trials.members:
             # It has left: there is nobody to isolate, and what it did says nothing about the others.
-            self.evidence.forget(party)
+            self.evidence.set_apart(party)
             return
         if party and self._too_many_with(party):
             party, cause = "", f"{cause}; more than half of the workers would be isolated"
@@ -137,7 +137,7 @@ class Breaker(BreakerStatus):
         self.transitions.append(Transition(party, state, state, self.generation, text, why.party))
 
     def _isolate(self, party: str, cause: str, chance: float) -> None:
-        self.evidence.forget(party)
+        self.evidence.set_apart(party)
         self._circuits.isolate(party, self._now)
         self._move(party, Event.TRIP, Cause(cause, party), chance)
 
@@ -179,6 +179,8 @@ class Breaker(BreakerStatus):
         passed = circuit.passed_trial(party)
         if circuit is self.host:
             self.evidence.success(party, end)
+        else:
+            self.evidence.end_run(party)
         if passed >= self.settings.successes_to_close:
             trials = "1 trial" if passed == 1 else f"{passed} trials"
             self._close(self._circuits.scope(party), Cause(f"{trials} succeeded", party))
@@ -216,7 +218,7 @@ class Breaker(BreakerStatus):
         self.revision += 1
         self.trials.leave(party)
         self._circuits.isolated.pop(party, None)
-        self.evidence.runs.pop(party, None)
+        self.evidence.end_run(party)
         self._would_until.pop(party, None)
 
     # --- time and commands --------------------------------------------------------------------------

@@ -81,7 +81,8 @@ class Trials:
         return not (party in self.evidence.runs and self._others_come_first(party, now))
 
     def _others_come_first(self, party: str, now: float) -> bool:
-        if now >= self._patience_end() or not self.members.difference(self.evidence.runs):
+        # Every party with a run is a member, so there are others exactly if there are more members than runs.
+        if now >= self._patience_end() or len(self.members) <= len(self.evidence.runs):
             return False
         return self.circuits.host.passed_by_others(party) < self.vouchers
 

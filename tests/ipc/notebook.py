@@ -15,7 +15,8 @@ class Note:
     """One line of the list: a call, a trial, or the moment at which something was forgotten."""
 
     what: str
-    """call, trial; window (emptied), closed (window and host run), all, party (forgotten), left."""
+    """call, trial; window (emptied), closed (window and host run), all; and of one party: party (set apart,
+    out of window and host run), well (succeeded while it was), left."""
     party: str = ""
     failed: bool = False
     slow: bool = False
@@ -85,6 +86,6 @@ class Notebook:
                 peers = max(peers, note.end)
             elif note.what == "all":
                 run, between, peers = [], False, LONG_AGO
-            elif note.what in {"party", "left"} and note.party == party:
+            elif note.what in {"well", "left"} and note.party == party:
                 run, between = [], False
         return len(run), between

@@ -227,8 +227,7 @@ class Model(Notebook):
         """Enough of these close the circuit."""
         loop = self.alone.get(party, self.host)
         loop.passed.append(party)
-        if loop is self.host:
-            self.notes.append(Note("trial", party, end=end))
+        self.notes.append(Note("trial" if loop is self.host else "well", party, end=end))
         if len(loop.passed) >= self.settings.successes_to_close:
             self.close("" if loop is self.host else party)
 

@@ -304,6 +304,22 @@ def test_an_opening_is_for_everybody() -> None:
     assert talk.breaker.word("a") == talk.breaker.word("b")
 
 
+def test_an_isolated_worker_stays_a_suspect_when_all_open() -> None:
+    """In the host's trials it lets the others go first, and its next failure isolates it again."""
+    talk = Talk(parties="abcd")
+    isolate(talk)
+    talk.fail("c", 5)
+    assert talk.breaker.state_of() is OPEN
+    talk.later(30.0)
+    assert [talk.permits(party) for party in "abcd"] == [False, True, False, True]
+    talk.trial("b", SUCCESS)
+    talk.trial("d", SUCCESS)
+    talk.trial("c", SUCCESS)
+    talk.moves()
+    talk.fail("a")
+    assert talk.moves() == [("a", CLOSED, OPEN)]
+
+
 def test_a_dead_worker_takes_its_isolation_along() -> None:
     """And its own run, so that nothing is kept of whoever is gone."""
     talk = Talk(parties="ab")
