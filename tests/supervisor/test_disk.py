@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from supervisor import disk
 from supervisor.disk import FILE_NAME, NEW_SUFFIX, PREVIOUS_SUFFIX, DiskCopy, Saved
+from tests.dying import deaths
 from tests.supervisor.room import file_size_limit
 
 BOOT = 0xFEDC_BA98_7654_3210
@@ -104,6 +106,14 @@ def test_a_crash_between_any_two_steps(copy: DiskCopy) -> None:
     assert copy.load() == Saved(OLD, BOOT, 10.5)
     os.rename(copy.path + NEW_SUFFIX, copy.path)
     assert copy.load() == Saved(NEW, BOOT, 11.5)
+
+
+def test_a_death_at_any_line_of_a_save(copy: DiskCopy) -> None:
+    """Whoever dies before any line of it leaves the newest copy or the one before it."""
+    third = b"a third image"
+    for _ in deaths(disk, lambda: copy, lambda mine: mine.save(third, BOOT, 12.5)):
+        assert copy.load() in (Saved(NEW, BOOT, 11.5), Saved(third, BOOT, 12.5))
+        assert copy.save(NEW, BOOT, 11.5)
 
 
 @pytest.mark.parametrize("left", [b"", b"a new copy that was never completed", b"x" * 100_000])

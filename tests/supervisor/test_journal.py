@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from supervisor import journal as places
-from supervisor.journal import read_image
+from supervisor.journal import Journal, read_image
+from tests.dying import deaths
 from tests.supervisor.journals import (
     AFTER,
     FIRST,
@@ -186,6 +187,64 @@ def test_a_kill_while_the_file_grows(tmp_path: Path) -> None:
     assert what(journal.load()) == AFTER
     journal.snapshot({"state": "x" * places.HALF_BYTES})
     assert os.listdir(tmp_path) == [places.FILE_NAME]
+
+
+@pytest.mark.parametrize("size", [10, places.HALF_BYTES])
+def test_a_death_at_any_line_of_a_snapshot(tmp_path: Path, size: int) -> None:
+    """Whoever dies before any line of it, also where the file grows, leaves the old state or the new one."""
+    new = {"state": "x" * size}
+
+    def prepare() -> Journal:
+        return grown(tmp_path)
+
+    seen = []
+    for _ in deaths(places, prepare, lambda journal: journal.snapshot(new)):
+        found = what(read(tmp_path))
+        assert found in (AFTER, (new, []))
+        seen.append(found == AFTER)
+        clear(tmp_path)
+    assert seen == sorted(seen, reverse=True)
+    assert True in seen
+
+
+def test_a_death_at_any_line_of_a_start(tmp_path: Path) -> None:
+    """Opening, loading and the first snapshots keep what was committed, whenever the daemon dies."""
+    grown(tmp_path).close()
+    new = {"state": "new life"}
+
+    def start(_: None) -> None:
+        journal = opened(tmp_path)
+        journal.load()
+        journal.snapshot(new)
+
+    seen = []
+    for _ in deaths(places, lambda: None, start):
+        found = what(read(tmp_path))
+        assert found in (AFTER, (new, []))
+        seen.append(found == AFTER)
+        clear(tmp_path)
+        grown(tmp_path).close()
+    assert True in seen
+    assert False in seen
+
+
+def test_a_death_at_any_line_of_a_commit(tmp_path: Path) -> None:
+    """Two records appended and committed come back both or not at all."""
+
+    def work(journal: Journal) -> None:
+        journal.append(12.0, 0.5, [4])
+        journal.append(12.0, 0.5, [5])
+        journal.commit()
+
+    for _ in deaths(places, lambda: grown(tmp_path), work):
+        assert what(read(tmp_path)) in (AFTER, (SECOND, [[2], [3], [4], [5]]))
+        clear(tmp_path)
+
+
+def clear(directory: Path) -> None:
+    """Remove every file."""
+    for left in directory.iterdir():
+        left.unlink()
 
 
 def test_after_a_start_nothing_of_an_earlier_life_is_left(tmp_path: Path) -> None:
