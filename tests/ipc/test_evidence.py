@@ -57,6 +57,14 @@ def test_the_newest_success_of_another_is_what_doubts_a_run() -> None:
     assert evidence.runs["a"].doubted
 
 
+def test_a_success_that_ended_after_the_last_failure_is_not_between() -> None:
+    """It arrived early; the next failure may tell."""
+    evidence = told(("a", FAILED, 1.0), ("b", 0, 5.0), ("a", FAILED, 4.0))
+    assert not evidence.runs["a"].doubted
+    evidence.add("a", FAILED, 1, 5.0)
+    assert evidence.runs["a"].doubted
+
+
 def test_the_second_newest_counts_for_the_newest() -> None:
     """For each party the newest success of anybody else is known, with only two remembered."""
     evidence = told(("a", FAILED, 1.0), ("b", FAILED, 1.0), ("c", 0, 2.0), ("d", 0, 3.0), ("c", 0, 3.5))
