@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -20,6 +19,7 @@ from ipc import layout as at
 from ipc.asking import Question
 from ipc.control_async import readable, running_loop
 from ipc.errors import BreakerdError, ControlDenied, ControlRefused, SegmentError, SupervisorUnavailable
+from ipc.gate import Gate
 from ipc.link import Link
 from ipc.rows import Row, declaration
 from ipc.segment import Segment, boot_id
@@ -70,7 +70,7 @@ class Client:
         """When the next step towards being attached is due, s: what the link reads."""
         self.namespace_given: str | None = None
         self.link = Link(clock, chance, self)
-        self._turn = threading.Lock()
+        self._turn = Gate()
         self._rows: dict[str, Row] = {}
         self._warned: set[str] = set()
         self._name: str | None = None
@@ -101,7 +101,7 @@ class Client:
         """This is a child: what is on its way is the parent's, and we are somebody else."""
         if self._exchange is not None:
             self._exchange.close()
-        self._turn = threading.Lock()
+        self._turn = Gate()
         if self._name is not None:
             self._name = f"{self._name.partition('.pid-')[0][:110]}.pid-{os.getpid()}"
         self._fresh()
@@ -145,6 +145,7 @@ class Client:
     def connect(self, timeout: float = 2.0) -> bool:
         """Attach, within `timeout` seconds; True if attached. Calls work without a supervisor too."""
         self.link.awake()
+        self.untried = False
         deadline = time.monotonic() + timeout
         while not self.link.attached:
             left = deadline - time.monotonic()
@@ -161,18 +162,24 @@ class Client:
         """Before the first guarded call of the process: be attached if that is quick."""
         self.link.awake()
         deadline = time.monotonic() + (0.0 if running_loop() is not None else FIRST_WAIT_S)
-        if self._start(self.clock()) and self._step(deadline - time.monotonic()):
-            self._settled(deadline)
+        try:
+            if self._start(self.clock()) and self._step(deadline - time.monotonic()):
+                self._settled(deadline)
+        finally:
+            self.untried = False  # until here other threads wait for the same
 
     async def introduce_async(self, loop: Any) -> None:
         """The same, awaited."""
         self.link.awake()
         deadline = time.monotonic() + FIRST_WAIT_S
-        if self._start(self.clock()):
-            self._step(0.0)
-        while self._exchange is not None and time.monotonic() < deadline:
-            if await readable(loop, self._exchange.connection, deadline - time.monotonic()):
+        try:
+            if self._start(self.clock()):
                 self._step(0.0)
+            while self._exchange is not None and time.monotonic() < deadline:
+                if await readable(loop, self._exchange.connection, deadline - time.monotonic()):
+                    self._step(0.0)
+        finally:
+            self.untried = False
 
     def attend(self, now: float) -> None:
         """One step that does not wait; the link calls it when `due`."""
@@ -194,7 +201,6 @@ class Client:
 
     def _start(self, now: float | None) -> bool:
         """Make sure that there is a way to go; False = never attach."""
-        self.untried = False
         if self.path is None:
             if not hasattr(os, "pidfd_open"):
                 self._warn_once("system", "breakers are local on this system", level=logging.INFO)
@@ -208,18 +214,14 @@ class Client:
 
     def _step(self, wait_s: float) -> bool:
         """Say hello or look for its answer; True = attached. One thread at a time, the others go on."""
-        turn = self._turn
-        if not turn.acquire(timeout=max(0.0, wait_s)):
-            return False
+        return bool(self._turn.run_within(max(0.0, wait_s), self._take_turn, wait_s))
+
+    def _take_turn(self, wait_s: float) -> bool:
         try:
-            if self.link.attached and not self.link.local:
-                return True
-            return self._attempt(wait_s)
+            return (self.link.attached and not self.link.local) or self._attempt(wait_s)
         except (BreakerdError, OSError) as error:
             self._failed(error)
             return False
-        finally:
-            turn.release()
 
     def _attempt(self, wait_s: float) -> bool:
         deadline = time.monotonic() + max(0.0, wait_s)

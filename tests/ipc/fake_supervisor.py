@@ -117,6 +117,7 @@ class FakeSupervisor:
         self.undelivered = 0
         self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._beating = True
+        self._heart = threading.Lock()
         self._stop = threading.Event()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(self.path)
@@ -138,15 +139,17 @@ class FakeSupervisor:
 
     def stop_beating(self, ago_s: float = 10.0) -> None:
         """Every heartbeat is stale from now on."""
-        self._beating = False
-        for worker in self.workers.values():
-            worker.beat(ago_s)
+        with self._heart:
+            self._beating = False
+            for worker in self.workers.values():
+                worker.beat(ago_s)
 
     def beat_again(self) -> None:
         """The heartbeats are fresh."""
-        self._beating = True
-        for worker in self.workers.values():
-            worker.beat()
+        with self._heart:
+            self._beating = True
+            for worker in self.workers.values():
+                worker.beat()
 
     def worker(self) -> Worker:
         """The newest attachment."""
@@ -161,13 +164,14 @@ class FakeSupervisor:
 
     def _serve(self) -> None:
         while not self._stop.is_set():
-            if self._beating:
-                for worker in list(self.workers.values()):
-                    worker.beat()
+            with self._heart:
+                if self._beating:
+                    for worker in list(self.workers.values()):
+                        worker.beat()
             ready, _, _ = select.select([self._listener], [], [], 0.01)
             if ready:
                 connection, _ = self._listener.accept()
-                with contextlib.suppress(OSError), connection:
+                with contextlib.suppress(OSError, IndexError), connection:  # it may have hung up
                     self._answer(connection)
 
     def _answer(self, connection: socket.socket) -> None:
