@@ -73,6 +73,7 @@ class Daemon:
             self._intake,
             self._channel,
             lambda worker: self._stage.post("intake", Died(worker)),
+            time.monotonic,
             self._step,
         )
         self._mind = Mind(
@@ -144,6 +145,7 @@ class Daemon:
         self._every(self._settings.tick_s, self._tick)
         self._every(HEARTBEAT_S, self._beat)
         self._every(SWEEP_S, lambda: self._stage.post("control", Sweep()))
+        self._every(SWEEP_S, self._attachments.remind)
         self._every(self._settings.disk_interval_s, lambda: self._stage.post("disk", CopyDue()))
         self._connections.start()
         descriptors.send(self._channel, descriptors.READY)

@@ -40,14 +40,15 @@ class Intake:
         self.sources: dict[str, Source] = {}
         self.more = False
         """True if the last drain left words behind: drain again as soon as it is committed."""
-        self._engine = engine
+        self.engine = engine
+        """Told again when the mind had to build another."""
         self._read: list[Source] = []
         """The sources that are not quarantined."""
 
     def add(self, worker: str, segment: Segment, reading: ReadFrom) -> None:
         """Read this segment from there on, unless the engine knows it as quarantined."""
         source = self.sources[worker] = Source(worker, segment, reading)
-        known = self._engine.workers.get(worker)
+        known = self.engine.workers.get(worker)
         source.quarantined = known is not None and bool(known.quarantine)
         self._settle()
 

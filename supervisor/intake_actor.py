@@ -126,6 +126,7 @@ class IntakeActor:
         if self._leaving in self._mind.engine.workers:
             self._dead.appendleft(self._leaving)
         self._on_its_way, self._leaving = None, ""
+        self.intake.engine = self._mind.engine
         for worker in list(self.intake.sources):
             if worker in self._mind.engine.workers:
                 self.intake.seek(worker, self._mind.engine.reading(worker))
