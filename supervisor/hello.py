@@ -223,6 +223,8 @@ class Greeter:
         """After the commit: the worker is one of ours."""
         self._joining.discard(joining.held.nonce)
         self._attachments.add(joining.held, joining.segment, self._mind.engine)
+        # A segment that was handed back shows what an earlier life published: publish it all again.
+        self._attachments.deliver(list(self._mind.engine.publications(joining.held.nonce)))
         value = self._value("resumed" if joining.handed_back else "new", joining.message.namespace)
         if joining.handed_back:
             return Welcome(value, (self._bell,))
