@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -51,8 +52,9 @@ def test_refusal_reaches_every_worker(house: House) -> None:
     waits: list[float] = []
     for _ in range(10):
         last = hands[0].order("call", breaker="database", how="fail", times=5)["at"]
-        refused = [hand.order("call_until", breaker="database", result="refused") for hand in hands[1:]]
-        waits += [one["at"] - last for one in refused]
+        wait_for("open", lambda: house.breaker("database")["state"] == "OPEN", 2.0, 0.001)
+        waits.append(time.monotonic() - last)
+        assert [hand.order("call", breaker="database")["refused"] for hand in hands[1:]] == [1, 1, 1, 1]
         for hand in hands:
             hand.order("call_until", breaker="database", result="ok")
         wait_for("closed", lambda: _recovering(house, hands), 5.0)
