@@ -36,8 +36,8 @@ Change = tuple[BreakerState, BreakerState]
 """(old, new): what the application is told."""
 NO_STATE: Final = 7 << 61
 """A board word that is never accepted."""
-NO_WORD: Final = -1
-"""No board word: the next call goes the slow way."""
+NO_WORD: Final = float("nan")
+"""Equals no board word: the next call goes the slow way."""
 ASKING_MAX_S: Final = 0.2
 """A question that has not ended by then has lost its thread; another may ask."""
 
@@ -117,7 +117,7 @@ class Admission:
         slow = row.settings.slow_call_s
         self._quick = at.QUICK_LIMIT_S if slow is None else min(at.QUICK_LIMIT_S, slow)
         self._rejected = at.TALLIES * row.number + Tally.REJECTED
-        self._refused = NO_WORD
+        self._refused = -1
         self._refused_until = 0.0
         self._refused_state = BreakerState.OPEN
 
@@ -188,10 +188,12 @@ class Admission:
         head = at.head(row, 0 if unjudged else generation_code(generation))
         if ramped or change is not None:
             return self._entry(head, change)
-        if board[row] == word and self._adopts:
-            # No call between the two stores: no thread sees one board's word with another's head.
-            self._head, self._closed = head, word
-        return None if self._adopts else self._entry(head, None)
+        accepted = link.states[row]
+        if word and board[row] == word and link.board is board and self._adopts:
+            # No call since: nobody sees one board's word with another's head.
+            self._head, self._closed = head, accepted
+            return None
+        return self._entry(head, None)
 
     def _entry(self, head: float, change: Change | None) -> Entry:
         entry = Entry(self, self._link, self._row, head)

@@ -335,6 +335,8 @@ class Client:
 
     def close(self) -> None:
         """Let go of the supervisor and stay alone, for tests and for processes that become something else."""
-        self.path, self.due = None, FOREVER
+        if self._exchange is not None:
+            self._exchange.close()
+        self._fresh()
         self._socket = "off"
         self.link.detach()

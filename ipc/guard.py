@@ -147,7 +147,7 @@ class CircuitBreaker(Orders):
 
         @functools.wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            if link.board[row] != self._closed:
+            if link.states[row] != self._closed:
                 entry = self._admit()
                 if entry is not None:
                     return cast("R", self._tried(entry, function, args, kwargs))
@@ -188,7 +188,7 @@ class CircuitBreaker(Orders):
 
         @functools.wraps(function)
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            if link.board[row] != self._closed:
+            if link.states[row] != self._closed:
                 entry = await self._admit_async() if self._must_wait() else self._admit()
                 if entry is not None:
                     return cast("R", await self._tried_async(entry, function, args, kwargs))
@@ -254,7 +254,7 @@ class CircuitBreaker(Orders):
 
     def _begin(self) -> Entry:
         """Admit one call. Raises CircuitOpenError."""
-        if self._link.board[self._row] == self._closed:
+        if self._link.states[self._row] == self._closed:
             return self._plain()
         return self._admit() or self._plain()
 

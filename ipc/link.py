@@ -73,6 +73,10 @@ class Link(Outlet):
     """Everything that a guarded call reads and writes."""
 
     board: memoryview[int]
+    states: memoryview[float]
+    """The board again, as doubles: compared, never read as numbers. Comparing whole words is what the quick
+    path does, and doubles are compared and made faster than integers of 64 bits. No word that is accepted is
+    a zero, a NaN or so small that a processor may take it for zero."""
     local: bool
     """The local machine decides; else the supervisor."""
     unjudged: bool
@@ -102,15 +106,26 @@ class Link(Outlet):
         self._attached_at = self._hold_until = self._last_local = NEVER
         self.fresh_until = NEVER
         """When the link wants to be looked after, s: always before a stale heartbeat could go unseen."""
-        self._use(Segment.private(), self.machine.board, local=True)
+        self._use(Segment.private())
+        self._obey(self.machine.board, self.machine.states, local=True)
         self.page[0] = 1.0
 
-    def _use(self, segment: Segment, board: memoryview[int], local: bool) -> None:
-        """Put into this segment, and obey that board."""
+    def _use(self, segment: Segment) -> None:
+        """Put into this segment."""
         granted = -(-segment.words[at.W_GRANTED] // at.BLOCK) * at.BLOCK
         self._reader = Reader(segment.words, segment.layout, position=granted)
         self._write_into(segment)
-        self.board, self.local, self.unjudged = board, local, False
+
+    def _obey(self, board: memoryview[int], states: memoryview[float], local: bool) -> None:
+        """Admit by this board; no thread sees a part of it. `local` is stored last: until it stands, the
+        next look does it all again.
+        """
+        unjudged = local and self.attached
+        self.unjudged, self.board, self.states, self.local = unjudged, board, states, local
+
+    def _obey_supervisor(self) -> None:
+        floats = self.segment.floats[at.W_BOARD : at.W_BOARD + at.ROWS]
+        self._obey(_board(self.segment), floats, local=False)
 
     # --- a forked child -----------------------------------------------------------------------------
 
@@ -152,9 +167,12 @@ class Link(Outlet):
         self._declare_again(segment)
         old = self.segment
         self._hold_what_is_open(now)
-        self._switched = self._attached_at = now
+        self._attached_at = now
+        self._switched = FOREVER  # until the board is obeyed too, nothing that is put can be judged
+        self._use(segment)
+        self._obey_supervisor()
+        self._switched = self.clock()
         self.fresh_until = now + STALE_S
-        self._use(segment, _board(segment), local=False)
         if old is not segment:
             self._drop(old)
         self.hear(bell)
@@ -276,7 +294,7 @@ class Link(Outlet):
                 self._go_local(now)
             elif self.local and now - beat <= STALE_S and now >= self._hold_until:
                 self._hold_what_is_open(now)
-                self.board, self.local, self.unjudged = _board(self.segment), False, False
+                self._obey_supervisor()
             due = now + LOCAL_LOOK_S if self.local else beat + STALE_S
         if self.local:
             self._drain(now)
@@ -309,8 +327,8 @@ class Link(Outlet):
         first = words[segment.layout.ring + (position // at.BLOCK * at.BLOCK & (slots - 1))]
         epoch = epoch_of(first) if position % at.BLOCK else NO_EPOCH
         self._reader = Reader(words, segment.layout, position=position, epoch=epoch)
-        # In this order: until `local` stands, the next look does it all again.
-        self.machine, self.unjudged, self.board, self.local = machine, True, machine.board, True
+        self.machine = machine
+        self._obey(machine.board, machine.states, local=True)
         if self._outside is not None:
             self._outside.lost(now)
 

@@ -43,10 +43,11 @@ def on_grid(now: float) -> float:
 class LocalMachine:
     """The local breakers of one link, by row; `board` is what admission reads while they decide."""
 
-    __slots__ = ("_breakers", "_chance", "_codes", "_names", "board", "changes")
+    __slots__ = ("_breakers", "_chance", "_codes", "_names", "board", "changes", "states")
 
     def __init__(self, chance: Callable[[], float]) -> None:
-        self.board = memoryview(bytearray(8 * at.ROWS)).cast("Q")
+        memory = memoryview(bytearray(8 * at.ROWS))
+        self.board, self.states = memory.cast("Q"), memory.cast("d")
         self.changes: list[Change] = []
         """What happened since somebody took it."""
         self._breakers: dict[int, Breaker] = {}

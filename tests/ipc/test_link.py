@@ -25,7 +25,7 @@ from ipc.ring import Reader, slices
 from ipc.rows import declaration
 from ipc.segment import Segment, boot_id
 from ipc.testing import MovableClock
-from ipc.vocabulary import BreakerSettings
+from ipc.vocabulary import BreakerSettings, BreakerState
 from tests.ipc.calls import Down
 from tests.ipc.fake_supervisor import FakeSupervisor, Worker
 
@@ -41,6 +41,8 @@ def attached(link: Link, slots: int = 1024) -> Worker:
     theirs = Segment(memory_of(segment), segment.layout, os.dup(segment.fd))
     link.attach(theirs, -1, link.clock())
     segment.words[at.W_HEARTBEAT] = int(2e9 * 1e9)
+    for row in range(8):
+        worker.publish(row, BreakerState.CLOSED, 1)
     return worker
 
 
