@@ -270,15 +270,16 @@ def test_nobody_waits_for_the_dead() -> None:
 
 
 def test_a_worker_that_asks_or_reports_has_joined() -> None:
-    """Others wait for its turn as for any other's, until it leaves."""
-    talk = Talk(BreakerSettings(successes_to_close=10))
+    """Others wait for its turn as for any other's, also if it was refused, until it leaves."""
+    talk = Talk(BreakerSettings(permitted_trials=1))
     talk.half_open("a")
     talk.later(10.0)
-    assert talk.ask("b") is not None
-    assert not talk.permits("b")
+    grant = talk.granted("a")
+    assert talk.ask("b") is None
+    talk.end("a", grant, OutcomeKind.IGNORED)
+    assert not talk.permits("a")
+    talk.breaker.leave("b", talk.now)
     assert talk.permits("a")
-    talk.breaker.leave("a", talk.now)
-    assert talk.permits("b")
 
 
 # --- a wrong opening heals --------------------------------------------------------------------------
