@@ -162,11 +162,21 @@ class Client:
         """Before the first guarded call of the process: be attached if that is quick."""
         self.link.awake()
         deadline = time.monotonic() + (0.0 if running_loop() is not None else FIRST_WAIT_S)
+        if not self._start(self.clock()):
+            self.untried = False
+            return
+        done = self._turn.run_within(max(0.0, deadline - time.monotonic()), self._first_turn, deadline)
+        while done is None and self.untried and time.monotonic() < deadline:
+            time.sleep(POLL_S)  # another greenlet of this thread is at it
+
+    def _first_turn(self, deadline: float) -> bool:
+        """The first step, and until the board is there; whoever comes meanwhile waits for it too."""
         try:
-            if self._start(self.clock()) and self._step(deadline - time.monotonic()):
+            if self._take_turn(deadline - time.monotonic()):
                 self._settled(deadline)
         finally:
-            self.untried = False  # until here other threads wait for the same
+            self.untried = False
+        return True
 
     async def introduce_async(self, loop: Any) -> None:
         """The same, awaited."""
