@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from ipc import layout as at
 from ipc.asking import LOOP_WAIT_S, PERMIT_WAIT_S, SILENCE, PermitAsk, Question, Reply
@@ -57,16 +56,14 @@ class Entry:
         self.done = False
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
+class Asking(NamedTuple):
     """A permit must be asked for; `change` is told when the trial is over."""
 
     question: Question
     change: Change | None
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(NamedTuple):
     """What a breaker object belongs to; no client: to itself alone."""
 
     row: Row

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ipc import window as rolling
 from ipc.vocabulary import BreakerSettings
@@ -28,8 +28,7 @@ def eighth(time: float) -> int:
     return math.floor(time * EIGHTHS_PER_S)
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """A rule holds. `party` is whom it speaks against; "" = the dependency itself."""
 
     party: str

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from ipc import layout as at
 from ipc.blocks import FREE_THREADED, Queue, arm, drawn, give_up, open_block
@@ -61,8 +60,7 @@ class Outside(Protocol):
         """This is another process now: forget what belonged to the parent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Declared:
+class Declared(NamedTuple):
     """A row that is a breaker."""
 
     name: str
@@ -287,7 +285,7 @@ class Link(Outlet):
             self._tell()
 
     def _look(self, now: float) -> bool:
-        due = FOREVER
+        due, outside = FOREVER, self._outside
         if self.attached:
             beat = max(self.words[at.W_HEARTBEAT] * 1e-9, self._attached_at)
             if not self.local and now - beat > STALE_S:
@@ -295,12 +293,15 @@ class Link(Outlet):
             elif self.local and now - beat <= STALE_S and now >= self._hold_until:
                 self._hold_what_is_open(now)
                 self._obey_supervisor()
+            elif self.local and now - beat > STALE_S and outside is not None and outside.due == FOREVER:
+                # It came back and went again while we held on to local mode: knock again.
+                outside.lost(now)
             due = now + LOCAL_LOOK_S if self.local else beat + STALE_S
         if self.local:
             self._drain(now)
             due = min(due, self.machine.next_time())
-        if self._outside is not None:
-            due = min(due, self._outside.due)
+        if outside is not None:
+            due = min(due, outside.due)
         if self.holds and max(self.holds.values()) <= now:
             self.holds = {}
         self.fresh_until = max(due, now + LOOK_MIN_S)

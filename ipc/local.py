@@ -9,8 +9,8 @@ passes the time). Knows no clock, no lock and no socket.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 from ipc import layout as at
 from ipc.breaker import Breaker, Grant, Observation, Transition
@@ -27,8 +27,7 @@ STEP_S: Final = 1.0 / at.END_STEPS_PER_S
 put after a decision never looks older than it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """A state change or a would-be opening of one local breaker, to be logged."""
 
     name: str
