@@ -8,7 +8,6 @@ of the user's runs.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -21,11 +20,10 @@ from ipc.control_async import running_loop
 from ipc.errors import BreakerdError, CircuitOpenError
 from ipc.layout import W_CHANGES
 from ipc.link import Link
+from ipc.logbook import report
 from ipc.rows import Row
 from ipc.verdict import Verdict
 from ipc.vocabulary import FAILURES, BreakerSettings, BreakerState, OutcomeKind, Tally
-
-log = logging.getLogger("ipc")
 
 _OPEN: Final = int(BreakerState.OPEN)
 _HALF_OPEN: Final = int(BreakerState.HALF_OPEN)
@@ -375,8 +373,8 @@ class Admission:
         if self._tell is not None:
             try:
                 self._tell(self, *change)
-            except Exception:
-                log.exception("on_state_change of breaker %s raised", self._shared.name)
+            except Exception:  # noqa: BLE001 (the callable is the application's)
+                report("on_state_change of breaker %s raised", self._shared.name)
 
 
 def _code(head: float) -> int:

@@ -8,7 +8,6 @@ answer was lost is said again and gets the same segment. Neighbours: `control` (
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable
@@ -21,11 +20,10 @@ from ipc.control_async import readable, running_loop
 from ipc.errors import BreakerdError, ControlDenied, ControlRefused, SegmentError, SupervisorUnavailable
 from ipc.gate import Gate
 from ipc.link import Link
+from ipc.logbook import inform, warn
 from ipc.rows import Row, declaration
 from ipc.segment import Segment, boot_id
 from ipc.vocabulary import FOREVER, PROTOCOL_VERSION, BreakerSettings, check_name
-
-log = logging.getLogger("ipc")
 
 NAMESPACE_VARIABLE: Final = "BREAKERD_NAMESPACE"
 SOFTWARE: Final = "breakerd 0.1.0"
@@ -213,7 +211,7 @@ class Client:
         """Make sure that there is a way to go; False = never attach."""
         if self.path is None:
             if not hasattr(os, "pidfd_open"):
-                self._warn_once("system", "breakers are local on this system", level=logging.INFO)
+                self._say_once("system", inform, "breakers are local on this system")
                 return False
             self.path = control.socket_path(self._socket)
         if self.path is None:
@@ -338,10 +336,13 @@ class Client:
             self._warn_once("OSError", "breakers stay in this process: %s", error)
         self.due = self.clock() + max(pause, RETRY_MIN_S / 10)
 
-    def _warn_once(self, about: str, text: str, *args: object, level: int = logging.WARNING) -> None:
+    def _warn_once(self, about: str, text: str, *args: object) -> None:
+        self._say_once(about, warn, text, *args)
+
+    def _say_once(self, about: str, say: Callable[..., None], text: str, *args: object) -> None:
         if about not in self._warned:
             self._warned.add(about)
-            log.log(level, text, *args)
+            say(text, *args)
 
     def close(self) -> None:
         """Let go of the supervisor and stay alone, for tests and for processes that become something else."""

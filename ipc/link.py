@@ -12,7 +12,6 @@ does both, and the guard's code is the same. Neighbours: `outlet` (what is writt
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
@@ -22,12 +21,11 @@ from ipc.breaker import Grant, Observation
 from ipc.forks import process_began, remember
 from ipc.gate import Gate
 from ipc.local import PARTY, LocalMachine
+from ipc.logbook import warn
 from ipc.outlet import NEVER, Outlet
 from ipc.ring import NO_EPOCH, Reader, epoch_of
 from ipc.segment import Segment
 from ipc.vocabulary import FOREVER, BreakerSettings, OutcomeKind, Verb
-
-log = logging.getLogger("ipc")
 
 STALE_S: Final = 1.0
 """A heartbeat older than this means that nobody decides: the process does it by itself."""
@@ -348,7 +346,7 @@ class Link(Outlet):
         for change in self.machine.take_changes():
             moved = change.transition
             text = "breaker %s: %s -> %s: %s (decided by this process alone)"
-            log.warning(text, change.name or "without a name", moved.old.name, moved.new.name, moved.cause)
+            warn(text, change.name or "without a name", moved.old.name, moved.new.name, moved.cause)
 
     def ask_here(self, row: int, ask: int, now: float) -> Grant | None:
         """A trial's permit from the local machine."""

@@ -6,15 +6,13 @@ Callables and exception classes belong to one process and never leave it. Neighb
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ipc.errors import CircuitOpenError, SettingsError
+from ipc.logbook import report
 from ipc.vocabulary import BreakerSettings, OutcomeKind
-
-log = logging.getLogger("ipc")
 
 ExceptionTypes = type[Exception] | tuple[type[Exception], ...]
 _ENDINGS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
@@ -75,10 +73,10 @@ class Verdict:
         """The predicate's answer; one that raises counts as False, and is logged once."""
         try:
             return bool(predicate(value))
-        except Exception:
+        except Exception:  # noqa: BLE001 (the predicate is the application's)
             if not self.told:
                 self.told.append(predicate)
-                log.exception("the predicate %r raised; its answer counts as False", predicate)
+                report("the predicate %r raised; its answer counts as False", predicate)
             return False
 
 
