@@ -85,6 +85,7 @@ class Daemon:
         )
         self._control = ControlServer(self._mind, greeter, self._settings, self._facts, time.monotonic)
         self._disk = DiskActor(begun.disk, self._mind, self._in_thread, time.monotonic, self._boot)
+        self._control.later = loop.call_soon
         for actor in (self._mind, self._reader, self._control, self._disk):
             actor.stage = self._stage
             self._stage.add(actor)
