@@ -184,8 +184,9 @@ def test_threads_lose_nothing(client: Client) -> None:
     assert worker.invalid == 0
     assert worker.reader.gaps == 0
     assert not worker.reader.holes
-    failures = worker.tally(worker.declared()[-1]["row"], OutcomeKind.COUNT)
-    assert worker.declared()[-1] == {"row": 1, "of": 0, "class": "Down"}
+    # Threads that meet a class for the first time at once may declare it on a row each: their sum counts.
+    classes = [row for row in worker.declared() if row.get("class") == "Down"]
+    failures = sum(worker.tally(row["row"], OutcomeKind.COUNT) for row in classes)
     assert failures == issued[OutcomeKind.FAILURE]
     assert sum(worker.tally(0, kind) for _, kind in what) > 0  # it did overflow
 
