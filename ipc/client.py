@@ -231,11 +231,20 @@ class Client:
         if self.path is not None:
             self.due = now + RETRY_MIN_S + RETRY_MAX_S * 0.25 * self.chance()
 
+    def await_row(self, row: Row) -> None:
+        """Before a first call: a breaker that was declared after attaching may be open on this host."""
+        row.awaited = True
+        deadline = time.monotonic() + (0.0 if running_loop() is not None else FIRST_WAIT_S)
+        while self._unknown(row) and time.monotonic() < deadline:
+            time.sleep(POLL_S / 10)
+
     def _settled(self, deadline: float) -> None:
         """Wait until the board shows what we declared: a breaker that is open must not admit us first."""
         words, rows = self.link.board, list(self._rows.values())
         while any(not words[row.number] for row in rows) and time.monotonic() < deadline:
-            time.sleep(0.0002)
+            time.sleep(POLL_S / 10)
+        for row in rows:
+            row.awaited = True
 
     def _start(self, now: float | None) -> bool:
         """Make sure that there is a way to go; False = never attach."""
