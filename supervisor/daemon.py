@@ -123,8 +123,9 @@ class Daemon:
         self._step("opened")
         for worker, pid in begun.absent:
             self._attachments.await_return(worker, pid, self._lost)
-        for worker in begun.tombs_held:
-            self._attachments.drop(worker)
+        for held in begun.tombs_held:
+            descriptors.close_all([held.memory, held.pidfd])
+            self._attachments.drop(held.nonce)
         self._intake.heartbeat(time.monotonic_ns())
         self._attachments.deliver(list(self._mind.engine.publications()))
         for worker in list(self._intake.sources):
