@@ -194,7 +194,9 @@ class Daemon:
                 self._loop.stop()
                 return
             if data[:1] == descriptors.DROPPED:
-                self._stage.post("mind", Tell((WorkerForgotten(data[1:17].hex()),)))
+                worker = data[1:17].hex()
+                if self._stage.post("mind", Tell((WorkerForgotten(worker),))):
+                    self._attachments.dropped(worker)
 
     def _give_up(self, failed: ActorFailed) -> None:
         """An actor failed too often: this life ends, the nursery decides about the next."""
