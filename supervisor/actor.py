@@ -120,7 +120,7 @@ class Stage:
         return True
 
     def turn(self) -> None:
-        """Handle waiting messages, oldest first, within one turn's limits; ask for another if some are left."""
+        """Handle waiting messages, oldest first, within a turn's limits; ask for another if some are left."""
         if self._busy:
             return
         self._busy = True
