@@ -230,7 +230,7 @@ class Daemon:
             software=start.software(),
             checkpoint_problem=self._mind.problem,
             disk_problem=self._disk.problem,
-            degraded=self._problems,
+            degraded=(*self._problems, *filter(None, (self._mind.journal.cramped,))),
             restarts=tuple(sorted(self._stage.restarts().items())),
             failed_at=self._stage.failed_at(),
             accept_full=self._connections.refused_full,
