@@ -11,6 +11,8 @@ from typing import Final, NoReturn
 
 import pytest
 
+pytest_plugins = ["tests.servers"]
+
 MARK: Final = re.compile(r"could not run ([^:]+): ")
 
 
