@@ -54,7 +54,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "rows",
         "client",
         "process",
-        "admission",
+        "admission counters",
         "orders",
         "guard",
         "testing",
@@ -92,7 +92,15 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "ctl.main",
     ),
     "workers": (
-        "__init__ demo.__init__",
+        # the error handling
+        "__init__ demo.__init__ kinds marks redact surroundings throttle",
+        "metrics rules",
+        "classify",
+        "breakers fallback retry",
+        "recovery",
+        "handler",
+        "decorate",
+        # the demo
         "demo.leash demo.ledger demo.scene demo.shop",
         "demo.account demo.crew demo.outage demo.processes demo.tap",
         "demo.lines demo.stage",
@@ -106,7 +114,11 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
 FLOORS: Final = {"ipc": (), "supervisor": ("ipc",), "workers": ("ipc",)}
 """Which other packages of this project a package may import."""
 
-OUTSIDE: Final = {"ipc": (), "supervisor": ("psutil", "rich"), "workers": ("psutil", "rich", "sqlalchemy")}
+OUTSIDE: Final = {
+    "ipc": (),
+    "supervisor": ("psutil", "rich"),
+    "workers": ("psutil", "rich", "sqlalchemy", "tenacity"),
+}
 """Which distributions from outside the standard library a package may import."""
 
 LAZY: Final[dict[str, tuple[str, ...]]] = {
@@ -127,6 +139,7 @@ CLOCKS: Final[dict[str, str]] = {
     "supervisor/start.py": "the name of a checkpoint that is set aside",
     "supervisor/control_server.py": "dates that people read",
     "supervisor/ctl/main.py": "the clock that every verb is given",
+    "workers/surroundings.py": "the clocks, dice and waits that every handler is given",
     "workers/demo/": "a program that measures what happens",
 }
 """The only files (or folders) that read a clock or roll dice, each with the reason; all others are told."""
@@ -134,6 +147,13 @@ CLOCKS: Final[dict[str, str]] = {
 BOUNDARIES: Final[dict[str, str]] = {
     "ipc/admission.py:Admission._fire": "what the application's on_state_change raises is logged",
     "ipc/verdict.py:Verdict.asked": "an application's predicate that raises counts as False",
+    "workers/classify.py:_text": "an exception whose `__str__` raises says nothing",
+    "workers/redact.py:describe": "an exception whose `__str__` raises says nothing",
+    "workers/decorate.py:_handled.handled": "handling errors is what was asked for",
+    "workers/decorate.py:_handled_async.handled": "handling errors is what was asked for",
+    "workers/handler.py:MemoryErrorHandler.retry_operation": "raised again, unless a retry succeeds",
+    "workers/handler.py:MemoryErrorHandler._retry_async": "raised again, unless a retry succeeds",
+    "workers/handler.py:MemoryErrorHandler._log": "the application's log handler failed; the error matters",
     "supervisor/actor.py:Stage._handle": "an actor's failure stays inside the actor",
     "supervisor/actor.py:Stage._failed": "so does its failure to restart",
 }
