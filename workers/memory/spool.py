@@ -1,0 +1,321 @@
+"""The spool: a directory of files in which what the database did not take is kept until it does.
+
+Each process appends to a file of its own and reads all of them; a file whose owner died is taken over by
+whoever looks after the spool next. Threads that put at the same time share one commit. Neighbours:
+`spool_file` (one file), `spool_views` (reading all of them), `replay` (empties it). Knows no database.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from workers.memory import forking
+from workers.memory.errors import SpoolError, SpoolFull, SpoolUnavailable
+from workers.memory.locks import ProcessLock
+from workers.memory.spool_file import Quarantined, SpoolFile, SpoolRecord, salvage, torn
+from workers.memory.spool_views import DAMAGED, FILE, LOCK, Views, is_damage
+
+COMMIT_MAX: Final = 512
+"""Records of one commit; those who wait longer are in the next one."""
+RECORD_OVERHEAD: Final = 200
+"""Bytes that a record takes beside its body."""
+
+log: Final = logging.getLogger("breakerd.memory.spool")
+
+
+@dataclass(slots=True)
+class _Ticket:
+    """What one thread puts."""
+
+    records: Sequence[SpoolRecord]
+    settled: bool = False
+    error: SpoolError | None = None
+    ready: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(slots=True)
+class Incidents:
+    """What this process has seen happen to the spool's files."""
+
+    tails_cut: int = 0
+    """Files whose last, unacknowledged write was cut off."""
+    damaged_files: int = 0
+    salvaged: int = 0
+    """Records that were read out of damaged files."""
+    last_error: str = ""
+
+
+class Spool:
+    """The spool of one configuration, as this process uses it. Any thread may.
+
+    `directory` is made (0700) on first use. `max_bytes` bounds what all processes keep in it together, as
+    seen up to a quarter of a second ago; the write-ahead logs, at most 4 MiB a process, come on top.
+    """
+
+    def __init__(self, directory: str, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.directory = directory
+        self.max_bytes = max_bytes
+        self.incidents = Incidents()
+        self.views = Views(directory, clock)
+        self._queue: list[_Ticket] = []
+        self._gate = threading.Lock()
+        self._committing = forking.StillLock()
+        self._own: SpoolFile | None = None
+        self._lock: ProcessLock | None = None
+        self._pid = os.getpid()
+        forking.remember(self)
+
+    # --- putting --------------------------------------------------------------------------------------
+
+    def put(self, *records: SpoolRecord) -> None:
+        """Keep records; on the disk when this returns. Raises SpoolFull and SpoolUnavailable: not kept."""
+        if self._pid != os.getpid():
+            self.after_fork_in_child()
+        ticket = _Ticket(records)
+        with self._gate:
+            self._queue.append(ticket)
+        with self._committing:
+            # Whoever had the lock before us may have committed ours along with its own.
+            while not ticket.settled:
+                self._commit()
+        if ticket.error is not None:
+            raise ticket.error
+
+    def _commit(self) -> None:
+        """Commit what is queued, in one transaction."""
+        with self._gate:
+            batch, size = [], 0
+            for one in self._queue:
+                if batch and size + len(one.records) > COMMIT_MAX:
+                    break
+                batch.append(one)
+                size += len(one.records)
+        # They stay in the queue until they are settled: an interrupt in between leaves them to the next.
+        batch = self._refuse_too_much(batch)
+        error: SpoolError | None = None
+        if batch:
+            try:
+                self._writer().append(record for one in batch for record in one.records)
+                self.views.grew(sum(map(_bytes, batch)))
+            except (sqlite3.Error, OSError) as failed:
+                error = self._failed(failed)
+        self._settle(batch, error)
+
+    def _refuse_too_much(self, batch: list[_Ticket]) -> list[_Ticket]:
+        """Settle with SpoolFull whatever would not fit; the rest."""
+        used = self.views.used_bytes()
+        fitting = []
+        for one in batch:
+            if used + _bytes(one) > self.max_bytes:
+                self._settle([one], SpoolFull(used, self.max_bytes))
+            else:
+                used += _bytes(one)
+                fitting.append(one)
+        return fitting
+
+    def _settle(self, batch: list[_Ticket], error: SpoolError | None) -> None:
+        with self._gate:
+            for one in batch:
+                one.error, one.settled = error, True
+                self._queue.remove(one)
+
+    def _failed(self, failed: Exception) -> SpoolError:
+        """A write failed: what the threads are told. A file that failed so is not written to again."""
+        self.incidents.last_error = f"{type(failed).__name__}: {failed}"
+        code = getattr(failed, "sqlite_errorcode", 0) & 0xFF
+        if self._own is not None and code not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL):
+            self._abandon()
+        log.error("the spool did not take a write: %s", self.incidents.last_error)
+        return SpoolUnavailable(self.incidents.last_error)
+
+    def _writer(self) -> SpoolFile:
+        """This process's own file, made on first use. Raises OSError and sqlite3.Error."""
+        if self._own is not None and not os.path.exists(self._own.path):
+            self._abandon()  # somebody removed it under us: what is put now must not go with it
+        if self._own is None:
+            self.make_directory()
+            path = f"{self.directory}/{time.time_ns():016x}-{secrets.token_hex(4)}{FILE}"
+            lock = ProcessLock(path + LOCK)
+            if not lock.acquire():
+                raise SpoolUnavailable(f"{path} is taken")
+            try:
+                self._own = SpoolFile(path, create=True)
+                _sync_directory(self.directory)
+            except BaseException:
+                self._own = None
+                _unlink(path)
+                lock.release(remove=True)
+                raise
+            self._lock = lock
+        return self._own
+
+    def make_directory(self) -> None:
+        """Make the directory, for this user alone. Raises OSError."""
+        if not os.path.isdir(self.directory):
+            os.makedirs(self.directory, mode=0o700, exist_ok=True)
+            _sync_directory(os.path.dirname(os.path.abspath(self.directory)))
+        found = os.stat(self.directory)
+        if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            raise PermissionError(f"{self.directory} must belong to this user alone (0700)")
+
+    def _abandon(self) -> None:
+        """Close the own file; it is now like that of a dead process. The next put makes another."""
+        if self._own is not None:
+            self._own.close()
+        if self._lock is not None:
+            self._lock.release()
+        self._own = self._lock = None
+
+    # --- reading and emptying -------------------------------------------------------------------------
+
+    def next_batch(self, limit: int) -> list[SpoolRecord]:
+        """The records with the lowest ids of all files, in their order."""
+        return self.views.first(limit)
+
+    def done(self, records: Iterable[SpoolRecord]) -> None:
+        """They are in the database. Raises SpoolUnavailable: they will be tried again, to no effect."""
+        self.views.remove([one.id for one in records])
+
+    def quarantine(self, record: SpoolRecord, reason: str) -> None:
+        """It can never be stored: set it aside, visible, kept."""
+        log.error("record %s of the spool is set aside: %s", record.id, reason)
+        self.views.quarantine(record.id, reason)
+
+    def release(self) -> int:
+        """Try again what was set aside, after its reason is gone; how many records."""
+        found = self.views.quarantined()
+        for one in found:
+            self.views.release(one.record.id)
+        return len(found)
+
+    def forget(self, user_id: str, at: int) -> int:
+        """Drop what a user said until then (microseconds since 1970), bytes and all; how many records."""
+        return self.views.forget(user_id, at)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing at all; costs one `stat`."""
+        return not self.views.paths()
+
+    def tend(self) -> None:
+        """Remove this process's file if it is empty, and take over those of dead processes."""
+        with self._committing:
+            self._retire()
+        self.adopt()
+
+    def _retire(self) -> None:
+        """Remove the own file once all of it is done; a damaged one is left to `adopt`."""
+        if self._own is None:
+            return
+        try:
+            self.views.check(self._own.path)
+            if self._own.counts() == (0, 0):
+                self._own.close()
+                self._own = None
+                if self._lock is not None:
+                    _remove(self._lock)
+                    self._lock = None
+        except (sqlite3.Error, OSError) as error:
+            self.incidents.last_error = f"{type(error).__name__}: {error}"
+            if is_damage(error):
+                self._abandon()
+
+    def adopt(self) -> int:
+        """Check the files of dead processes, remove those that are empty; how many of them have records."""
+        kept = 0
+        for path in self.views.all_paths():
+            lock = ProcessLock(path + LOCK)
+            try:
+                if not lock.acquire():
+                    continue
+            except OSError as error:
+                self.incidents.last_error = f"{type(error).__name__}: {error}"
+                continue
+            try:
+                kept += self._look_after(path, lock)
+            finally:
+                lock.release()
+        return kept
+
+    def _look_after(self, path: str, lock: ProcessLock) -> bool:
+        """A file without a living owner, which is ours as long as we hold its lock; whether it is kept."""
+        try:
+            if not os.path.exists(path) or os.path.getsize(path) == 0:
+                self.views.drop(path)
+                _remove(lock)  # its owner died while making it, or removing it
+                return False
+            if torn(path):
+                self.incidents.tails_cut += 1
+                log.warning("%s ends in the middle of a write, which nobody was told of: cut off", path)
+            file = SpoolFile(path)
+            try:
+                file.check()
+                empty = file.counts() == (0, 0)
+                if not empty:
+                    file.truncate_log()
+            finally:
+                file.close()
+            if empty:
+                self.views.drop(path)
+                _remove(lock)
+            return not empty
+        except sqlite3.Error as error:
+            if is_damage(error):
+                self._set_aside(path, lock, error)
+            else:
+                self.incidents.last_error = f"{type(error).__name__}: {error}"
+            return False
+
+    def _set_aside(self, path: str, lock: ProcessLock, error: sqlite3.Error) -> None:
+        """A damaged file: take out what can be read, keep the rest for people."""
+        self.views.drop(path)
+        records, aside = salvage(path)
+        self.incidents.damaged_files += 1
+        self.incidents.salvaged += len(records)
+        if records or aside:
+            self.put(*records, *(one.record for one in aside))
+            for one in aside:
+                self.views.quarantine(one.record.id, one.reason)
+        for end in ("-wal", "-shm", ""):
+            if os.path.exists(path + end):
+                os.replace(path + end, path + end + DAMAGED)
+        _remove(lock)
+        log.error(
+            "%s is damaged (%s): %d records were read out of it, the rest is in %s",
+            path, error, len(records) + len(aside), path + DAMAGED,
+        )  # fmt: skip
+
+    def quarantined(self, limit: int = 1000) -> list[Quarantined]:
+        """What was set aside, and why."""
+        return self.views.quarantined(limit)
+
+    # --- life -----------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close everything; a file with records stays, for whoever comes next."""
+        if self._pid == os.getpid():
+            with self._committing:
+                self._retire()
+                self._abandon()
+            self.views.close()
+
+    def before_fork(self) -> None:
+        """Close the own file: SQLite's idea of it must not be in two processes."""
+        if self._committing.before_fork() and self._own is not None:
+            self._own.close()
+            self._own = SpoolFile.__new__(SpoolFile)
+
+    def after_fork_in_parent(self) -> None:
+        """Go on with a new file."""
+
+
+def _bytes(ticket: _Ticket) -> int:
+    return sum(len(one.body) + len(one.user_id) + RECORD_OVERHEAD for one in ticket.records)

@@ -1,0 +1,269 @@
+"""One file of the spool: records that are on the disk when `append` returns. SQLite, WAL.
+
+    records      id, user_id, kind, at (microseconds since 1970), crc (of the body), body
+    quarantined  the same, and why: what can never be stored, kept for people to look at
+
+Whoever appends opens it `durable` (synchronous=FULL); whoever reads and removes does not need to: a removal
+that a power cut takes back is only a replay more. Neighbours: `spool` (a directory of these). Knows no
+directory, no lock, and not what is in a body.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+from urllib.parse import quote
+
+FORMAT: Final = 1
+"""Stored as `user_version`; another one is not ours to read."""
+BUSY_MS: Final = 5000
+"""How long a statement waits for another process's transaction, which lasts milliseconds."""
+WAL_BYTES_MAX: Final = 4 << 20
+REASON_MAX: Final = 500
+"""Characters of a reason that are kept."""
+
+SCHEMA: Final = """
+CREATE TABLE records (
+    id TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL, kind INTEGER NOT NULL,
+    at INTEGER NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE INDEX records_by_user ON records (user_id);
+CREATE TABLE quarantined (
+    id TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL, kind INTEGER NOT NULL,
+    at INTEGER NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL, reason TEXT NOT NULL);
+CREATE INDEX quarantined_by_user ON quarantined (user_id);
+"""
+COLUMNS: Final = "id, user_id, kind, at, body, crc"
+
+
+class Kind(enum.IntEnum):
+    """What a record asks for."""
+
+    CONVERSATION = 0
+    """Store it."""
+    ERASURE = 1
+    """Erase the user, and all that is not younger than `at`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolRecord:
+    """Something that is still to be done in the database."""
+
+    id: str
+    user_id: str
+    kind: Kind
+    at: int
+    """When it was said, microseconds since 1970."""
+    body: bytes = b""
+    intact: bool = True
+    """False: the bytes are not those that were put."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A record that can never be stored, and why."""
+
+    record: SpoolRecord
+    reason: str
+
+
+class SpoolFile:
+    """One connection to one file. Not for two threads at once. Everything raises sqlite3.Error."""
+
+    def __init__(self, path: str, *, create: bool = False) -> None:
+        self.path = path
+        mode = "rwc" if create else "rw"
+        self._connection = sqlite3.connect(
+            f"file:{quote(path)}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._prepare(create)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _prepare(self, create: bool) -> None:
+        run = self._connection.execute
+        run(f"PRAGMA busy_timeout = {BUSY_MS}")
+        run("PRAGMA secure_delete = ON")  # what a user erased must not stay in free pages
+        run(f"PRAGMA synchronous = {'FULL' if create else 'NORMAL'}")
+        if create:
+            run("PRAGMA journal_mode = WAL")
+            run(f"PRAGMA journal_size_limit = {WAL_BYTES_MAX}")
+            self._connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT")
+        (found,) = run("PRAGMA user_version").fetchone()
+        if found != FORMAT:
+            raise sqlite3.DatabaseError(f"{self.path} has format {found}, not {FORMAT}")
+
+    def append(self, records: Iterable[SpoolRecord]) -> None:
+        """Put records; they are on the disk when this returns. The same id twice is one record."""
+        rows = [(*_key(one), _crc(_key(one), one.body), one.body) for one in records]
+        with self.transaction():
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO records (id, user_id, kind, at, crc, body) VALUES (?, ?, ?, ?, ?, ?)", rows
+            )
+
+    def first(self, limit: int) -> list[SpoolRecord]:
+        """The records with the lowest ids, in their order."""
+        return self._read(f"SELECT {COLUMNS} FROM records ORDER BY id LIMIT ?", (limit,))
+
+    def of_user(self, user_id: str) -> list[SpoolRecord]:
+        """Everything of one user, quarantined or not."""
+        return self._read(
+            f"SELECT {COLUMNS} FROM records WHERE user_id = ?1"
+            f" UNION ALL SELECT {COLUMNS} FROM quarantined WHERE user_id = ?1",
+            (user_id,),
+        )
+
+    def erasures(self) -> list[SpoolRecord]:
+        """Every erasure that is still to be done."""
+        return self._read(f"SELECT {COLUMNS} FROM records WHERE kind = ?", (int(Kind.ERASURE),))
+
+    def quarantined(self, limit: int) -> list[Quarantined]:
+        """What can never be stored, in the order of the ids."""
+        rows = self._connection.execute(
+            f"SELECT {COLUMNS}, reason FROM quarantined ORDER BY id LIMIT ?", (limit,)
+        )
+        return [Quarantined(_record(row[:6]), row[6]) for row in rows]
+
+    def remove(self, ids: Iterable[str]) -> None:
+        """They are done."""
+        with self.transaction():
+            self._connection.executemany("DELETE FROM records WHERE id = ?", [(one,) for one in ids])
+
+    def quarantine(self, identity: str, reason: str) -> None:
+        """Set a record aside."""
+        self._move("records", "quarantined", ", ?2", (identity, reason[:REASON_MAX]), ", reason")
+
+    def release(self, identity: str) -> None:
+        """Take a record back from quarantine: it is tried again."""
+        self._move("quarantined", "records", "", (identity,), "")
+
+    def forget(self, user_id: str, at: int) -> int:
+        """Drop all that a user said until then, also from quarantine; how many records."""
+        dropped = 0
+        with self.transaction():
+            for table in ("records", "quarantined"):
+                dropped += self._connection.execute(
+                    f"DELETE FROM {table} WHERE user_id = ? AND kind = ? AND at <= ?",  # noqa: S608 (our names)
+                    (user_id, int(Kind.CONVERSATION), at),
+                ).rowcount
+        return dropped
+
+    def counts(self) -> tuple[int, int]:
+        """How many records, and how many in quarantine."""
+        row = self._connection.execute("SELECT (SELECT count(*) FROM records), (SELECT count(*) FROM quarantined)")
+        pending, quarantined = row.fetchone()
+        return pending, quarantined
+
+    def oldest(self) -> int | None:
+        """When the first record was said."""
+        (at,) = self._connection.execute("SELECT min(at) FROM records").fetchone()
+        return None if at is None else int(at)
+
+    def used_bytes(self) -> int:
+        """Bytes of the pages that are in use."""
+        run = self._connection.execute
+        (pages,), (free,), (size,) = (
+            run(f"PRAGMA {what}").fetchone() for what in ("page_count", "freelist_count", "page_size")
+        )
+        return int(pages - free) * int(size)
+
+    def truncate_log(self) -> bool:
+        """Empty the write-ahead log, with all that it still remembers; False = somebody is reading it."""
+        (busy, _, _) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+
+    def check(self) -> None:
+        """Raises sqlite3.DatabaseError if the file is damaged."""
+        (said,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+        if said != "ok":
+            raise sqlite3.DatabaseError(str(said))
+
+    def close(self) -> None:
+        """Close it."""
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """A transaction that has its lock from the beginning."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _read(self, statement: str, values: Sequence[object]) -> list[SpoolRecord]:
+        return [_record(row) for row in self._connection.execute(statement, values)]
+
+    def _move(self, source: str, target: str, more: str, values: Sequence[object], column: str) -> None:
+        with self.transaction():
+            self._connection.execute(
+                f"INSERT OR IGNORE INTO {target} ({COLUMNS}{column})"  # noqa: S608 (our own names)
+                f" SELECT {COLUMNS}{more} FROM {source} WHERE id = ?1",
+                values,
+            )
+            self._connection.execute(f"DELETE FROM {source} WHERE id = ?", values[:1])  # noqa: S608 (as above)
+
+
+def salvage(path: str) -> tuple[list[SpoolRecord], list[Quarantined]]:
+    """What can still be read of a damaged file: from its front up to the damage, and from its end."""
+    found: dict[str, SpoolRecord] = {}
+    aside: dict[str, Quarantined] = {}
+    for order in ("ASC", "DESC"):
+        # A connection for each pass: after an error SQLite's idea of the file is not to be trusted.
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(_look(path)) as connection:
+            for row in connection.execute(f"SELECT {COLUMNS} FROM records ORDER BY rowid {order}"):  # noqa: S608 (ours)
+                found[row[0]] = _record(row)
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(_look(path)) as connection:
+            rows = connection.execute(f"SELECT {COLUMNS}, reason FROM quarantined ORDER BY rowid {order}")  # noqa: S608 (ours)
+            for row in rows:
+                aside[row[0]] = Quarantined(_record(row[:6]), row[6])
+    return [one for one in found.values() if one.intact], list(aside.values())
+
+
+def torn(path: str) -> bool:
+    """Whether the write-ahead log ends in the middle of a frame: the writer died in the middle of a write."""
+    try:
+        with open(f"{path}-wal", "rb") as file:
+            head = file.read(32)
+            size = os.fstat(file.fileno()).st_size
+    except OSError:
+        return False
+    if len(head) < 32:
+        return size > 0
+    page = int.from_bytes(head[8:12], "big")
+    return (size - 32) % (page + 24) != 0
+
+
+def _look(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"file:{quote(path)}?mode=rw", uri=True, isolation_level=None)
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+    return connection
+
+
+def _record(row: Sequence[Any]) -> SpoolRecord:
+    """A record from its row; damage may have left any type in a column."""
+    identity, user_id, kind, at, body, crc = row
+    try:
+        found = SpoolRecord(str(identity), str(user_id), Kind(kind), int(at), bytes(body))
+    except (TypeError, ValueError):
+        return SpoolRecord(str(identity), str(user_id), Kind.CONVERSATION, 0, intact=False)
+    return found if _crc(_key(found), found.body) == crc else replace(found, intact=False)
+
+
+def _key(record: SpoolRecord) -> tuple[str, str, int, int]:
+    return record.id, record.user_id, int(record.kind), record.at
+
+
+def _crc(key: tuple[str, str, int, int], body: bytes) -> int:
+    return zlib.crc32(body, zlib.crc32(repr(key).encode("utf-8", "surrogatepass")))
