@@ -18,7 +18,7 @@ from typing import Final, Self, cast
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from workers.errors import MemoryConfigError
+from workers.memory.errors import MemoryConfigError
 from workers.memory.places import database_file, mark, spool_place
 
 PREFIX: Final = "MEMORY_"
@@ -128,7 +128,9 @@ class MemoryConfig:
         wrong = []
         for one in dataclasses.fields(self):
             value, default = getattr(self, one.name), one.default
-            wanted = (int, float) if isinstance(default, float) else (str if default is None else type(default),)
+            wanted = (
+                (int, float) if isinstance(default, float) else (str if default is None else type(default),)
+            )
             if default is None and value is None:
                 continue
             if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
@@ -145,7 +147,9 @@ class MemoryConfig:
             if not least <= value <= most:
                 wrong.append(f"memory.{one.name}: must be from {least:g} to {most:g}, got {value:g}")
         if not wrong and self.soft_age_s > self.hard_age_s:
-            wrong.append(f"memory.soft_age_s: must be <= hard_age_s ({self.hard_age_s:g}), got {self.soft_age_s:g}")
+            wrong.append(
+                f"memory.soft_age_s: must be <= hard_age_s ({self.hard_age_s:g}), got {self.soft_age_s:g}"
+            )
         return wrong
 
     def _places(self) -> list[str]:

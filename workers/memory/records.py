@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from workers.errors import RecordError
+from workers.memory.errors import RecordError
 from workers.memory.ids import VALID, new_id, utc_now
 
 USER_ID_CHARS_MAX: Final = 255
@@ -215,7 +215,8 @@ def _conversation(plain: Mapping[str, object]) -> Conversation:
         bot_response=str(plain["bot_response"]),
         tools_used=tuple(tools),
         tool_calls=tuple(
-            ToolCall(one["id"], one["tool"], bool(one["ok"]), one["duration_s"], one["error"]) for one in calls
+            ToolCall(one["id"], one["tool"], bool(one["ok"]), one["duration_s"], one["error"])
+            for one in calls
         ),
         created_at=datetime.fromisoformat(made_at).astimezone(UTC),
     )
