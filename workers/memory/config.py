@@ -18,7 +18,7 @@ from typing import Final, Self, cast
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from workers.memory.errors import MemoryConfigError
+from workers.errors import MemoryConfigError
 from workers.memory.places import database_file, mark, spool_place
 
 PREFIX: Final = "MEMORY_"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from workers.memory.errors import RecordError
+from workers.errors import RecordError
 from workers.memory.ids import VALID, new_id, utc_now
 
 USER_ID_CHARS_MAX: Final = 255
