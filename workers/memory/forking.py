@@ -12,7 +12,6 @@ import threading
 import weakref
 from typing import Final, Protocol
 
-
 STILL_S: Final = 1.0
 """How long a fork waits for a thread that is in the middle of something."""
 

@@ -7,6 +7,7 @@ whoever looks after the spool next. Threads that put at the same time share one 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
@@ -14,14 +15,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
+from workers.errors import SpoolError, SpoolFull, SpoolUnavailable
 from workers.memory import forking
-from workers.memory.errors import SpoolError, SpoolFull, SpoolUnavailable
 from workers.memory.locks import ProcessLock
-from workers.memory.spool_file import Quarantined, SpoolFile, SpoolRecord, salvage, torn
-from workers.memory.spool_views import DAMAGED, FILE, LOCK, Views, is_damage
+from workers.memory.spool_file import Quarantined, SpoolFile, SpoolRecord, is_damage, salvage, torn
+from workers.memory.spool_views import DAMAGED, FILE, LOCK, Views
 
 COMMIT_MAX: Final = 512
 """Records of one commit; those who wait longer are in the next one."""
@@ -38,7 +39,6 @@ class _Ticket:
     records: Sequence[SpoolRecord]
     settled: bool = False
     error: SpoolError | None = None
-    ready: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class Spool:
         self.directory = directory
         self.max_bytes = max_bytes
         self.incidents = Incidents()
-        self.views = Views(directory, clock)
+        self.views = Views(directory, clock, time.time_ns)
         self._queue: list[_Ticket] = []
         self._gate = threading.Lock()
         self._committing = forking.StillLock()
@@ -92,7 +92,8 @@ class Spool:
     def _commit(self) -> None:
         """Commit what is queued, in one transaction."""
         with self._gate:
-            batch, size = [], 0
+            batch: list[_Ticket] = []
+            size = 0
             for one in self._queue:
                 if batch and size + len(one.records) > COMMIT_MAX:
                     break
@@ -138,23 +139,24 @@ class Spool:
 
     def _writer(self) -> SpoolFile:
         """This process's own file, made on first use. Raises OSError and sqlite3.Error."""
-        if self._own is not None and not os.path.exists(self._own.path):
+        if self._lock is not None and not os.path.exists(_file_of(self._lock)):
             self._abandon()  # somebody removed it under us: what is put now must not go with it
-        if self._own is None:
+        if self._lock is None:
             self.make_directory()
             path = f"{self.directory}/{time.time_ns():016x}-{secrets.token_hex(4)}{FILE}"
             lock = ProcessLock(path + LOCK)
             if not lock.acquire():
                 raise SpoolUnavailable(f"{path} is taken")
             try:
-                self._own = SpoolFile(path, create=True)
+                self._own = SpoolFile(path, durable=True)
                 _sync_directory(self.directory)
             except BaseException:
                 self._own = None
-                _unlink(path)
-                lock.release(remove=True)
+                _remove(lock)
                 raise
             self._lock = lock
+        if self._own is None:
+            self._own = SpoolFile(_file_of(self._lock), durable=True)
         return self._own
 
     def make_directory(self) -> None:
@@ -182,18 +184,18 @@ class Spool:
 
     def done(self, records: Iterable[SpoolRecord]) -> None:
         """They are in the database. Raises SpoolUnavailable: they will be tried again, to no effect."""
-        self.views.remove([one.id for one in records])
+        self.views.remove(records)
 
     def quarantine(self, record: SpoolRecord, reason: str) -> None:
         """It can never be stored: set it aside, visible, kept."""
         log.error("record %s of the spool is set aside: %s", record.id, reason)
-        self.views.quarantine(record.id, reason)
+        self.views.quarantine(record, reason)
 
     def release(self) -> int:
         """Try again what was set aside, after its reason is gone; how many records."""
         found = self.views.quarantined()
         for one in found:
-            self.views.release(one.record.id)
+            self.views.release(one.record)
         return len(found)
 
     def forget(self, user_id: str, at: int) -> int:
@@ -213,16 +215,17 @@ class Spool:
 
     def _retire(self) -> None:
         """Remove the own file once all of it is done; a damaged one is left to `adopt`."""
-        if self._own is None:
+        if self._lock is None:
             return
         try:
-            self.views.check(self._own.path)
-            if self._own.counts() == (0, 0):
-                self._own.close()
-                self._own = None
-                if self._lock is not None:
-                    _remove(self._lock)
-                    self._lock = None
+            own = self._writer()
+            if own.path in self.views.unreadable:
+                own.check()
+            if own.counts() == (0, 0) and self._lock is not None:
+                own.close()
+                self.views.drop(own.path)
+                _remove(self._lock)
+                self._own = self._lock = None
         except (sqlite3.Error, OSError) as error:
             self.incidents.last_error = f"{type(error).__name__}: {error}"
             if is_damage(error):
@@ -282,8 +285,9 @@ class Spool:
         self.incidents.salvaged += len(records)
         if records or aside:
             self.put(*records, *(one.record for one in aside))
-            for one in aside:
-                self.views.quarantine(one.record.id, one.reason)
+            reasons = {one.record.id: one.reason for one in aside}
+            for record in self.views.of_ids(reasons):
+                self.views.quarantine(record, reasons[record.id])
         for end in ("-wal", "-shm", ""):
             if os.path.exists(path + end):
                 os.replace(path + end, path + end + DAMAGED)
@@ -311,10 +315,42 @@ class Spool:
         """Close the own file: SQLite's idea of it must not be in two processes."""
         if self._committing.before_fork() and self._own is not None:
             self._own.close()
-            self._own = SpoolFile.__new__(SpoolFile)
+            self._own = None
 
     def after_fork_in_parent(self) -> None:
-        """Go on with a new file."""
+        """Go on: the file is opened again at the next put."""
+        self._committing.after_fork_in_parent()
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: the file, and whatever was on its way into it, are the parent's."""
+        if self._own is not None:
+            self._own.leave()
+        self._own = self._lock = None
+        self._queue, self._gate = [], threading.Lock()
+        self._committing.after_fork_in_child()
+        self._pid = os.getpid()
+
+
+def _file_of(lock: ProcessLock) -> str:
+    return lock.path.removesuffix(LOCK)
+
+
+def _remove(lock: ProcessLock) -> None:
+    """Remove a file of which we hold the lock, and the lock with it."""
+    path = _file_of(lock)
+    for end in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + end)
+    lock.release(remove=True)
+
+
+def _sync_directory(path: str) -> None:
+    """Names in it outlive a power cut. Raises OSError."""
+    number = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _bytes(ticket: _Ticket) -> int:

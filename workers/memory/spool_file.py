@@ -11,12 +11,13 @@ directory, no lock, and not what is in a body.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import enum
 import os
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -38,7 +39,29 @@ CREATE TABLE quarantined (
     at INTEGER NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL, reason TEXT NOT NULL);
 CREATE INDEX quarantined_by_user ON quarantined (user_id);
 """
-COLUMNS: Final = "id, user_id, kind, at, body, crc"
+TO_QUARANTINE: Final = """
+INSERT OR IGNORE INTO quarantined (id, user_id, kind, at, body, crc, reason)
+SELECT id, user_id, kind, at, body, crc, ?2 FROM records WHERE id = ?1
+"""
+FROM_QUARANTINE: Final = """
+INSERT OR IGNORE INTO records (id, user_id, kind, at, body, crc)
+SELECT id, user_id, kind, at, body, crc FROM quarantined WHERE id = ?1
+"""
+OF_USER: Final = """
+SELECT id, user_id, kind, at, body, crc FROM records WHERE user_id = ?1 UNION ALL
+SELECT id, user_id, kind, at, body, crc FROM quarantined WHERE user_id = ?1
+"""
+FORGET: Final = (
+    "DELETE FROM records WHERE user_id = ? AND kind = ? AND at <= ?",
+    "DELETE FROM quarantined WHERE user_id = ? AND kind = ? AND at <= ?",
+)
+SALVAGE: Final = (
+    "SELECT id, user_id, kind, at, body, crc, NULL FROM records ORDER BY rowid",
+    "SELECT id, user_id, kind, at, body, crc, NULL FROM records ORDER BY rowid DESC",
+    "SELECT id, user_id, kind, at, body, crc, reason FROM quarantined ORDER BY rowid",
+    "SELECT id, user_id, kind, at, body, crc, reason FROM quarantined ORDER BY rowid DESC",
+)
+"""From the front up to the damage, and from the end."""
 
 
 class Kind(enum.IntEnum):
@@ -62,6 +85,8 @@ class SpoolRecord:
     body: bytes = b""
     intact: bool = True
     """False: the bytes are not those that were put."""
+    file: str = field(default="", compare=False)
+    """The file that it was read from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,61 +100,69 @@ class Quarantined:
 class SpoolFile:
     """One connection to one file. Not for two threads at once. Everything raises sqlite3.Error."""
 
-    def __init__(self, path: str, *, create: bool = False) -> None:
+    def __init__(self, path: str, *, durable: bool = False) -> None:
         self.path = path
+        create = durable and not os.path.exists(path)
         mode = "rwc" if create else "rw"
         self._connection = sqlite3.connect(
             f"file:{quote(path)}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
         )
         try:
-            self._prepare(create)
+            self._prepare(create, durable)
         except BaseException:
             self._connection.close()
             raise
 
-    def _prepare(self, create: bool) -> None:
+    def _prepare(self, create: bool, durable: bool) -> None:
         run = self._connection.execute
         run(f"PRAGMA busy_timeout = {BUSY_MS}")
         run("PRAGMA secure_delete = ON")  # what a user erased must not stay in free pages
-        run(f"PRAGMA synchronous = {'FULL' if create else 'NORMAL'}")
+        run(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         if create:
             run("PRAGMA journal_mode = WAL")
             run(f"PRAGMA journal_size_limit = {WAL_BYTES_MAX}")
-            self._connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT")
+            self._connection.executescript(
+                f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT"
+            )
         (found,) = run("PRAGMA user_version").fetchone()
         if found != FORMAT:
-            raise sqlite3.DatabaseError(f"{self.path} has format {found}, not {FORMAT}")
+            raise sqlite3.NotSupportedError(f"{self.path} has format {found}, not {FORMAT}")
 
     def append(self, records: Iterable[SpoolRecord]) -> None:
         """Put records; they are on the disk when this returns. The same id twice is one record."""
         rows = [(*_key(one), _crc(_key(one), one.body), one.body) for one in records]
         with self.transaction():
             self._connection.executemany(
-                "INSERT OR IGNORE INTO records (id, user_id, kind, at, crc, body) VALUES (?, ?, ?, ?, ?, ?)", rows
+                "INSERT OR IGNORE INTO records (id, user_id, kind, at, crc, body) VALUES (?, ?, ?, ?, ?, ?)",
+                rows,
             )
 
     def first(self, limit: int) -> list[SpoolRecord]:
         """The records with the lowest ids, in their order."""
-        return self._read(f"SELECT {COLUMNS} FROM records ORDER BY id LIMIT ?", (limit,))
+        return self._read(
+            "SELECT id, user_id, kind, at, body, crc FROM records ORDER BY id LIMIT ?", (limit,)
+        )
+
+    def of_ids(self, ids: Iterable[str]) -> list[SpoolRecord]:
+        """The records with these ids."""
+        wanted = "SELECT id, user_id, kind, at, body, crc FROM records WHERE id = ?"
+        return [one for key in ids for one in self._read(wanted, (key,))]
 
     def of_user(self, user_id: str) -> list[SpoolRecord]:
         """Everything of one user, quarantined or not."""
-        return self._read(
-            f"SELECT {COLUMNS} FROM records WHERE user_id = ?1"
-            f" UNION ALL SELECT {COLUMNS} FROM quarantined WHERE user_id = ?1",
-            (user_id,),
-        )
+        return self._read(OF_USER, (user_id,))
 
     def erasures(self) -> list[SpoolRecord]:
         """Every erasure that is still to be done."""
-        return self._read(f"SELECT {COLUMNS} FROM records WHERE kind = ?", (int(Kind.ERASURE),))
+        return self._read(
+            "SELECT id, user_id, kind, at, body, crc FROM records WHERE kind = ?", (int(Kind.ERASURE),)
+        )
 
     def quarantined(self, limit: int) -> list[Quarantined]:
         """What can never be stored, in the order of the ids."""
-        rows = self._connection.execute(
-            f"SELECT {COLUMNS}, reason FROM quarantined ORDER BY id LIMIT ?", (limit,)
-        )
-        return [Quarantined(_record(row[:6]), row[6]) for row in rows]
+        wanted = "SELECT id, user_id, kind, at, body, crc, reason FROM quarantined ORDER BY id LIMIT ?"
+        rows = self._connection.execute(wanted, (limit,))
+        return [Quarantined(_record(row[:6], self.path), row[6]) for row in rows]
 
     def remove(self, ids: Iterable[str]) -> None:
         """They are done."""
@@ -138,26 +171,29 @@ class SpoolFile:
 
     def quarantine(self, identity: str, reason: str) -> None:
         """Set a record aside."""
-        self._move("records", "quarantined", ", ?2", (identity, reason[:REASON_MAX]), ", reason")
+        with self.transaction():
+            self._connection.execute(TO_QUARANTINE, (identity, reason[:REASON_MAX]))
+            self._connection.execute("DELETE FROM records WHERE id = ?", (identity,))
 
     def release(self, identity: str) -> None:
         """Take a record back from quarantine: it is tried again."""
-        self._move("quarantined", "records", "", (identity,), "")
+        with self.transaction():
+            self._connection.execute(FROM_QUARANTINE, (identity,))
+            self._connection.execute("DELETE FROM quarantined WHERE id = ?", (identity,))
 
     def forget(self, user_id: str, at: int) -> int:
         """Drop all that a user said until then, also from quarantine; how many records."""
-        dropped = 0
         with self.transaction():
-            for table in ("records", "quarantined"):
-                dropped += self._connection.execute(
-                    f"DELETE FROM {table} WHERE user_id = ? AND kind = ? AND at <= ?",  # noqa: S608 (our names)
-                    (user_id, int(Kind.CONVERSATION), at),
-                ).rowcount
-        return dropped
+            return sum(
+                self._connection.execute(statement, (user_id, int(Kind.CONVERSATION), at)).rowcount
+                for statement in FORGET
+            )
 
     def counts(self) -> tuple[int, int]:
         """How many records, and how many in quarantine."""
-        row = self._connection.execute("SELECT (SELECT count(*) FROM records), (SELECT count(*) FROM quarantined)")
+        row = self._connection.execute(
+            "SELECT (SELECT count(*) FROM records), (SELECT count(*) FROM quarantined)"
+        )
         pending, quarantined = row.fetchone()
         return pending, quarantined
 
@@ -185,6 +221,10 @@ class SpoolFile:
         if said != "ok":
             raise sqlite3.DatabaseError(str(said))
 
+    def leave(self) -> None:
+        """Keep the connection for ever, untouched: it is the parent's, and closing it would be a write."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
+
     def close(self) -> None:
         """Close it."""
         with contextlib.suppress(sqlite3.Error):
@@ -203,32 +243,31 @@ class SpoolFile:
             raise
 
     def _read(self, statement: str, values: Sequence[object]) -> list[SpoolRecord]:
-        return [_record(row) for row in self._connection.execute(statement, values)]
-
-    def _move(self, source: str, target: str, more: str, values: Sequence[object], column: str) -> None:
-        with self.transaction():
-            self._connection.execute(
-                f"INSERT OR IGNORE INTO {target} ({COLUMNS}{column})"  # noqa: S608 (our own names)
-                f" SELECT {COLUMNS}{more} FROM {source} WHERE id = ?1",
-                values,
-            )
-            self._connection.execute(f"DELETE FROM {source} WHERE id = ?", values[:1])  # noqa: S608 (as above)
+        return [_record(row, self.path) for row in self._connection.execute(statement, values)]
 
 
 def salvage(path: str) -> tuple[list[SpoolRecord], list[Quarantined]]:
     """What can still be read of a damaged file: from its front up to the damage, and from its end."""
     found: dict[str, SpoolRecord] = {}
     aside: dict[str, Quarantined] = {}
-    for order in ("ASC", "DESC"):
+    for statement in SALVAGE:
         # A connection for each pass: after an error SQLite's idea of the file is not to be trusted.
         with contextlib.suppress(sqlite3.Error), contextlib.closing(_look(path)) as connection:
-            for row in connection.execute(f"SELECT {COLUMNS} FROM records ORDER BY rowid {order}"):  # noqa: S608 (ours)
-                found[row[0]] = _record(row)
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(_look(path)) as connection:
-            rows = connection.execute(f"SELECT {COLUMNS}, reason FROM quarantined ORDER BY rowid {order}")  # noqa: S608 (ours)
-            for row in rows:
-                aside[row[0]] = Quarantined(_record(row[:6]), row[6])
-    return [one for one in found.values() if one.intact], list(aside.values())
+            for row in connection.execute(statement):
+                record = _record(row[:6], path)
+                if record.intact and row[6] is None:
+                    found[record.id] = record
+                elif record.intact:
+                    aside[record.id] = Quarantined(record, str(row[6]))
+    return list(found.values()), list(aside.values())
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether the file itself is broken, and not only busy, full or away."""
+    if not isinstance(error, sqlite3.DatabaseError) or isinstance(error, sqlite3.NotSupportedError):
+        return False
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is None or code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def torn(path: str) -> bool:
@@ -251,13 +290,13 @@ def _look(path: str) -> sqlite3.Connection:
     return connection
 
 
-def _record(row: Sequence[Any]) -> SpoolRecord:
+def _record(row: Sequence[Any], path: str) -> SpoolRecord:
     """A record from its row; damage may have left any type in a column."""
     identity, user_id, kind, at, body, crc = row
     try:
-        found = SpoolRecord(str(identity), str(user_id), Kind(kind), int(at), bytes(body))
+        found = SpoolRecord(str(identity), str(user_id), Kind(kind), int(at), bytes(body), file=path)
     except (TypeError, ValueError):
-        return SpoolRecord(str(identity), str(user_id), Kind.CONVERSATION, 0, intact=False)
+        return SpoolRecord(str(identity), str(user_id), Kind.CONVERSATION, 0, intact=False, file=path)
     return found if _crc(_key(found), found.body) == crc else replace(found, intact=False)
 
 
