@@ -180,12 +180,13 @@ def _by_class(error: BaseException, depth: int) -> tuple[Rule, str] | None:
     if "redis.exceptions.ResponseError" in names and type(error).__name__ == "ResponseError":
         reply = _text(error).partition(" ")[0].upper()
         if "max number of clients" not in _text(error):
-            return _longest(REDIS, reply), f"redis {_longest(REDIS, reply).match}"
+            rule = _longest(REDIS, reply)
+            return rule, f"redis {'ERR' if rule.match == '*' else rule.match}"
     for name in names:
-        rule = _CLASSES.get(name) or _BARE.get(name.rpartition(".")[2] if "builtins" not in name else "")
-        if rule is not None:
-            said = _by_text(error) if rule.match in _VAGUE else None
-            return (rule, f"class {name}") if said is None else (said[0], f"class {name}, {said[1]}")
+        named = _CLASSES.get(name) or _BARE.get(name.rpartition(".")[2] if "builtins" not in name else "")
+        if named is not None:
+            said = _by_text(error) if named.match in _VAGUE else None
+            return (named, f"class {name}") if said is None else (said[0], f"class {name}, {said[1]}")
     return None
 
 

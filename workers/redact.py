@@ -35,9 +35,9 @@ _RULES: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
         r"[SQL: \1 ...]",
     ),
     # PostgreSQL: what it quotes of rows, statements and parameters
-    (re.compile(r"\b(DETAIL|CONTEXT|HINT|QUERY|STATEMENT):.*", re.DOTALL), rf"\1: {HIDDEN}"),
-    (re.compile(r"^LINE \d+:.*", re.DOTALL | re.MULTILINE), ""),
-    (re.compile(r"(Failing row contains|Key) .*", re.DOTALL), rf"\1 {HIDDEN}"),
+    (re.compile(r"\b(DETAIL|CONTEXT|HINT|QUERY|STATEMENT):.*?(?=\[SQL: |\Z)", re.DOTALL), rf"\1: {HIDDEN} "),
+    (re.compile(r"^LINE \d+:.*?(?=\[SQL: |\Z)", re.DOTALL | re.MULTILINE), ""),
+    (re.compile(r"(Failing row contains|Key) .*?(?=\[SQL: |\Z)", re.DOTALL), rf"\1 {HIDDEN} "),
     # key=value, "key": "value", key: value, --key value
     (
         re.compile(
