@@ -3,7 +3,7 @@
 Real segments are filled (not timed), then a drain, the engine, the journal and the committed words run as
 they do in the daemon, timed by the CPU clock of this process. A plain loop that unpacks every field of
 the same words and adds them up, judging nothing and keeping nothing, is timed beside it: the ratio.
-Eight workers put 256 words each per drain, which at a million a second is a drain every 2 ms.
+Eight workers put what a drain takes at most, 4,096 words each: so it is when the daemon is at its limit.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from typing import Final
 from benchmarks.figures import Figure, main, middle
 from ipc import layout as at
 from ipc.segment import Segment
-from ipc.vocabulary import BreakerSettings, OutcomeKind
+from ipc.vocabulary import BreakerSettings
 from supervisor.engine import Engine
-from supervisor.intake import Intake
+from supervisor.intake import DRAIN_BATCH_MAX, Intake
 from supervisor.journal import Journal
 from supervisor.messages import Message, WorkerJoined, to_plain
 
 WORKERS: Final = 8
-WORDS: Final = at.BLOCK
-"""Words of a worker in one drain: one block."""
-ROUNDS: Final = 60
+BLOCKS: Final = DRAIN_BATCH_MAX // at.BLOCK
+"""Blocks of a worker in one drain."""
+ROUNDS: Final = 8
 REPEATS: Final = 5
-DRAIN_S: Final = 0.002
+BLOCK_S: Final = 0.002
+"""In this time each worker fills a block: a million outcomes a second."""
 TARGET_PER_S: Final = 1_000_000
 SETTINGS: Final = BreakerSettings(failure_threshold=1000, failure_rate=0.99)
 """Every rule is on and none trips: an open breaker would have nothing to judge."""
@@ -66,21 +67,21 @@ class Putter:
         self._position = 0
 
     def put(self, now: float) -> None:
-        """A block whose calls ended between `now` and one drain later."""
+        """A block whose calls ended between `now` and BLOCK_S later."""
         layout, chance = self.segment.layout, self._chance
         lap = self._position // layout.slots
         place = layout.ring + self._position % layout.slots
         epoch = int(now)
-        self.segment.words[at.W_GRANTED] = self._position + WORDS
+        self.segment.words[at.W_GRANTED] = self._position + at.BLOCK
         self.segment.words[place] = at.pack_time(lap, epoch)
-        for index in range(1, WORDS):
+        for index in range(1, at.BLOCK):
             row = chance.randrange(self._load.rows)
-            end = now - epoch + DRAIN_S * index / WORDS
+            end = now - epoch + BLOCK_S * index / at.BLOCK
             word = at.head(row, 1) + (lap & at.LAP_MASK) * at.LAP_WEIGHT
             word += end * at.END_FACTOR + at.ROUND_TO_END - at.ROUND_TO_END
             word += min(chance.lognormvariate(-6.0, 1.0), 0.2)
             self.segment.floats[place + index] = -word if chance.random() < self._load.failing else word
-        self._position += WORDS
+        self._position += at.BLOCK
 
 
 class Daemon:
@@ -137,13 +138,14 @@ class Daemon:
         return sum(sum(one.metrics.outcomes) for one in self.engine.catalogue.named.values())
 
 
-def plain_loop(segments: list[Segment], first: int) -> float:
+def plain_loop(segments: list[Segment], position: int) -> float:
     """CPU seconds of taking the same words apart, one field after the other."""
     counts = dict.fromkeys(range(at.ROWS), 0)
     took = 0
     began = time.process_time()
     for segment in segments:
-        for word in segment.words[first : first + WORDS].tolist():
+        first = segment.layout.ring + position % segment.layout.slots
+        for word in segment.words[first : first + DRAIN_BATCH_MAX].tolist():
             if at.CODES[word >> at.CODE_SHIFT] is None:
                 continue
             if word >> at.GENERATION_SHIFT & 15 and word >> at.END_SHIFT & at.END_MASK:
@@ -157,23 +159,21 @@ def rates(load: Load) -> Iterator[tuple[float, float]]:
     with tempfile.TemporaryDirectory() as directory:
         daemon = Daemon(directory, load)
         segments = [putter.segment for putter in daemon.putters]
-        put = place = 0
-        for _ in range(REPEATS):
+        each = WORKERS * BLOCKS * (at.BLOCK - 1)
+        for repeat in range(REPEATS):
             spent = plain = 0.0
-            for _ in range(ROUNDS):
-                for putter in daemon.putters:
-                    putter.put(daemon.now)
-                daemon.now += DRAIN_S
-                put += WORKERS * (WORDS - 1)
-                plain += plain_loop(segments, segments[0].layout.ring + place % segments[0].layout.slots)
-                place += WORDS
+            for turn in range(ROUNDS):
+                for _ in range(BLOCKS):
+                    for putter in daemon.putters:
+                        putter.put(daemon.now)
+                    daemon.now += BLOCK_S
+                plain += plain_loop(segments, (repeat * ROUNDS + turn) * DRAIN_BATCH_MAX)
                 began = time.process_time()
                 daemon.turn()
                 spent += time.process_time() - began
-            done = ROUNDS * WORKERS * (WORDS - 1)
-            yield done / spent, done / plain
-        if daemon.counted != put:
-            raise RuntimeError(f"{put} outcomes were put, {daemon.counted} were counted")
+            yield ROUNDS * each / spent, ROUNDS * each / plain
+        if daemon.counted != REPEATS * ROUNDS * each:
+            raise RuntimeError(f"{REPEATS * ROUNDS * each} outcomes were put, {daemon.counted} were counted")
         daemon.close()
 
 

@@ -8,11 +8,8 @@ of the user's runs.
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from ipc import layout as at
 from ipc.asking import LOOP_WAIT_S, PERMIT_WAIT_S, SILENCE, PermitAsk, Question, Reply
@@ -21,12 +18,12 @@ from ipc.circuit import generation_code
 from ipc.client import Client
 from ipc.control_async import running_loop
 from ipc.errors import BreakerdError, CircuitOpenError
+from ipc.layout import W_CHANGES
 from ipc.link import Link
+from ipc.logbook import report
 from ipc.rows import Row
 from ipc.verdict import Verdict
 from ipc.vocabulary import FAILURES, BreakerSettings, BreakerState, OutcomeKind, Tally
-
-log = logging.getLogger("ipc")
 
 _OPEN: Final = int(BreakerState.OPEN)
 _HALF_OPEN: Final = int(BreakerState.HALF_OPEN)
@@ -34,8 +31,10 @@ _FORCED_OPEN: Final = int(BreakerState.FORCED_OPEN)
 _CLOSED: Final = int(BreakerState.CLOSED)
 Change = tuple[BreakerState, BreakerState]
 """(old, new): what the application is told."""
-NO_WORD: Final = -1
-"""No board word: the next call goes the slow way."""
+NO_STATE: Final = 7 << 61
+"""A board word that is never accepted."""
+NO_WORD: Final = float("nan")
+"""Equals no board word: the next call goes the slow way."""
 ASKING_MAX_S: Final = 0.2
 """A question that has not ended by then has lost its thread; another may ask."""
 
@@ -55,12 +54,18 @@ class Entry:
         self.done = False
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
+class Asking(NamedTuple):
     """A permit must be asked for; `change` is told when the trial is over."""
 
     question: Question
     change: Change | None
+
+
+class Binding(NamedTuple):
+    """What a breaker object belongs to; no client: to itself alone."""
+
+    row: Row
+    client: Client | None
 
 
 class Admission:
@@ -69,21 +74,45 @@ class Admission:
     def __init__(self, settings: BreakerSettings, verdict: Verdict, row: Row, client: Client | None) -> None:
         self.settings = settings
         self.verdict = verdict
+        self._tell: Callable[..., object] | None = verdict.on_state_change
         self._seen = BreakerState.CLOSED
         self._ramp: tuple[int, float] = 0, 0.0
         """The board word whose ramp this is, and its length in s."""
+        self._adopts = True
+        """False: no board word is ever accepted, so that every call goes the slow way."""
+        self._moved = False
+        """Bound anew: functions that were decorated before look at the old board, and go the slow way."""
         self._bind(row, client)
+
+    def _move(self, row: Row, client: Client) -> None:
+        """Belong to that row from now on."""
+        old_link, old_row = self._link, self._row
+        self._moved = True
+        self._bind(row, client)
+        old_link.board[old_row] = NO_STATE
+
+    def bind_slowly(self, binding: Binding) -> Binding:
+        """Belong to something else from now on, every call going the slow way; gives what was before."""
+        before = Binding(self._shared, self._client)
+        self._moved = True
+        self._adopts = False
+        self._seen = BreakerState.CLOSED
+        self._bind(binding.row, binding.client)
+        return before
 
     def _bind(self, row: Row, client: Client | None) -> None:
         """Decide by this row from the next call on."""
         self._closed = NO_WORD  # first: a call in between goes the slow way
         self._shared, self._client, self._link, self._row = row, client, row.link, row.number
-        self._clock = row.link.clock
+        self.clock = row.link.clock
+        self._usual: type[BaseException] | None = None
+        """The class of the last failure, if that alone makes it one: the quick path puts the next like it."""
+        self._usual_tally = 0
         self._head = at.head(row.number, 0)
         slow = row.settings.slow_call_s
         self._quick = at.QUICK_LIMIT_S if slow is None else min(at.QUICK_LIMIT_S, slow)
         self._rejected = at.TALLIES * row.number + Tally.REJECTED
-        self._refused = NO_WORD
+        self._refused = -1
         self._refused_until = 0.0
         self._refused_state = BreakerState.OPEN
 
@@ -91,35 +120,58 @@ class Admission:
 
     def _admit(self) -> Entry | None:
         """Called when the board word is not the accepted one. None = go on the quick way. May raise."""
-        link, now = self._link, self._clock()
-        word = link.board[self._row]
-        if word == self._refused and now < link.fresh_until and link.page[0]:
-            self._refuse(now)
+        link, now = self._link, self.clock()
+        if link.board[self._row] == self._refused and now < link.fresh_until and link.page[0]:
+            # The quick refusal, by the word that was refused last.
+            if FREE_THREADED:
+                link.tally(self._row, Tally.REJECTED)
+            else:
+                link.words[link.tallies + self._rejected] += 1
+                link.floats[W_CHANGES] = now
+            left = self._refused_until - now
+            raise CircuitOpenError(
+                self._shared.name,
+                self._refused_state,
+                left if left > 0.0 else 0.0,
+            )
         if self._client is not None and self._client.untried:
             self._client.introduce()
         decided = self._decide()
-        return decided if not isinstance(decided, Asking) else self._ask(decided)
+        if isinstance(decided, Asking):
+            decided = self._ask(decided)
+        return decided or (self._plain() if self._moved else None)
+
+    def _plain(self) -> Entry:
+        """A call that was admitted as any other, for the slow way."""
+        return Entry(self, self._link, self._row, self._head)
+
+    def _must_wait(self) -> bool:
+        """True if something may have to be awaited; else `_admit` does it on an event loop too."""
+        half_open = self._link.board[self._row] >> 61 == _HALF_OPEN
+        return half_open or (self._client is not None and self._client.untried)
 
     async def _admit_async(self) -> Entry | None:
-        """The same on an event loop, which is never blocked."""
+        """As `_admit`, awaiting on an event loop, which is never blocked."""
         loop = running_loop()
         if loop is None:
             return self._admit()
         if self._client is not None and self._client.untried:
             await self._client.introduce_async(loop)
         decided = self._decide()
-        return decided if not isinstance(decided, Asking) else await self._ask_async(decided, loop)
+        if isinstance(decided, Asking):
+            decided = await self._ask_async(decided, loop)
+        return decided or (self._plain() if self._moved else None)
 
     def _decide(self) -> Entry | Asking | None:
         """Admit, refuse, or say which permit to ask for."""
-        link, row, now = self._link, self._row, self._clock()
+        link, row, now = self._link, self._row, self.clock()
         link.awake()
         if now >= link.fresh_until:
             link.look(now)
         board, unjudged, local = link.board, link.unjudged, link.local
         word = board[row]
         state = word >> 61
-        change = self._notice(word) if self.verdict.on_state_change is not None else None
+        change = self._notice(word) if self._tell is not None else None
         if state in (_OPEN, _FORCED_OPEN):
             self._refuse_at(word, now, change)
         if link.holds and (until := link.holds.get(row, 0.0)) > now and not local:
@@ -131,10 +183,12 @@ class Admission:
         head = at.head(row, 0 if unjudged else generation_code(generation))
         if ramped or change is not None:
             return self._entry(head, change)
-        if board[row] == word:
-            # No call between the two stores: no thread sees one board's word with another's head.
-            self._head, self._closed = head, word
-        return None
+        accepted = link.states[row]
+        if word and board[row] == word and link.board is board and self._adopts:
+            # No call since: nobody sees one board's word with another's head.
+            self._head, self._closed = head, accepted
+            return None
+        return self._entry(head, None)
 
     def _entry(self, head: float, change: Change | None) -> Entry:
         entry = Entry(self, self._link, self._row, head)
@@ -156,20 +210,7 @@ class Admission:
         """OPEN or FORCED_OPEN: remember what this word says, and refuse."""
         state, _, until, _ = at.unpack_row(word)
         self._refused_state, self._refused_until, self._refused = state, until, word
-        if change is not None:
-            self._fire(change)
-        self._refuse(now)
-
-    def _refuse(self, now: float) -> NoReturn:
-        """The quick refusal, by the word that was refused last."""
-        link = self._link
-        if FREE_THREADED:
-            link.tally(self._row, Tally.REJECTED)
-        else:
-            link.words[link.tallies + self._rejected] += 1
-            link.words[at.W_CHANGES] += 1
-        until = self._refused_until
-        raise CircuitOpenError(self._shared.name, self._refused_state, until - now if until > now else 0.0)
+        self._turn_down(state, until - now, change)
 
     def _turn_down(
         self, state: BreakerState, retry_after_s: float, change: Change | None, tally: Tally = Tally.REJECTED
@@ -243,7 +284,7 @@ class Admission:
         reply = asking.last_word() if asking is not None else SILENCE
         if reply.permit is not None:
             self._shared.ask += 1
-            now, code = self._clock(), generation_code(reply.generation)
+            now, code = self.clock(), generation_code(reply.generation)
             self._link.put(self._row, OutcomeKind.CANCELLED, code, reply.permit, now, now)
             self._link.ring()
 
@@ -261,87 +302,55 @@ class Admission:
 
     def _late(self, head: float, start: float, end: float) -> None:
         """A success that the quick path could not put: slow, long, or no slot."""
-        slow = self.settings.slow_call_s
+        slow = self._shared.settings.slow_call_s
         kind = OutcomeKind.SUCCESS if slow is None or end - start < slow else OutcomeKind.SLOW_SUCCESS
         link = self._link
         link.put(self._row, kind, _code(head), None, start, end)
         if kind is OutcomeKind.SLOW_SUCCESS and link.local:
             link.look(end)
 
-    def _failed(self, head: float, start: float) -> None:
-        """An expected exception is passing: put the failure, count its class, ring, look."""
-        end, error, link = self._clock(), sys.exception(), self._link
-        assert error is not None
-        if type(error) is CircuitOpenError and error.breaker == self._shared.name:
-            link.put(self._row, OutcomeKind.IGNORED, _code(head), None, start, end)
-            return
-        slots, ring, limit, low, plus, minus, _ = link.queue
-        took = end - start
-        if took < self._quick and low < start and end < limit[0]:
-            for slot in slots:
-                ring[slot] = -((end * 128.0 + plus) - minus + head + took)
-                break
-            else:
-                self._put_failure(head, start, end)
-        else:
-            self._put_failure(head, start, end)
-        if start < link.born:
-            return
-        index = self._shared.indices.get(type(error))
-        if index is not None and not FREE_THREADED:
-            link.words[link.tallies + index] += 1
-            link.words[at.W_CHANGES] += 1
-        else:
-            self._count_class(type(error))
-        if link.words[at.W_BELL] != link.rung:
-            link.ring()
-        if link.local or end >= link.fresh_until:
-            link.look(end)
-        if self.verdict.on_state_change is not None:
-            self._fire_if_changed()
-
-    def _put_failure(self, head: float, start: float, end: float) -> None:
-        slow = self.settings.slow_call_s
-        kind = OutcomeKind.FAILURE if slow is None or end - start < slow else OutcomeKind.SLOW_FAILURE
-        self._link.put(self._row, kind, _code(head), None, start, end)
-
-    def _neither(self, head: float, start: float) -> None:
-        """Any other exception is passing; most of them prove nothing."""
+    def _failed(self, head: float, start: float, end: float, error: BaseException) -> None:
+        """An exception is passing that the quick path did not put: put what it means."""
         entry = Entry(self, self._link, self._row, head)
         entry.start = start
-        self._end(entry, sys.exception())
+        self._end(entry, error, end)
 
-    def _end(self, entry: Entry, error: BaseException | None, kind: OutcomeKind | None = None) -> None:
-        """Put the outcome of a call that was admitted the slow way or ended in a rare way."""
+    def _end(self, entry: Entry, error: BaseException | None, end: float, bad: bool = False) -> None:
+        """Put the outcome of a call that was admitted the slow way or ended in a rare way, once."""
         if entry.done:
             return
         entry.done = True
-        end, link, start = self._clock(), entry.link, entry.start
-        if kind is None:
-            kind = self.verdict.kind(error, end - start, self.settings, self._shared.name)
+        link, start = entry.link, entry.start
+        kind = self.verdict.kind(error, end - start, self._shared.settings, self._shared.name)
+        if bad:
+            slow = kind is OutcomeKind.SLOW_SUCCESS
+            kind = OutcomeKind.SLOW_FAILURE if slow else OutcomeKind.FAILURE
         link.put(entry.row, kind, _code(entry.head), entry.permit, start, end)
         failed = kind in FAILURES
         if start >= link.born:
             if failed and error is not None:
                 self._count_class(type(error))
+            decides = kind is not OutcomeKind.SUCCESS or entry.permit is not None
             if failed or entry.permit is not None:
                 link.ring()
-                if link.local:
-                    link.look(end)
-            if end >= link.fresh_until:
+            if end >= link.fresh_until or (link.local and decides):
                 link.look(end)
         if entry.change is not None:
             self._fire(entry.change)
-        if self.verdict.on_state_change is not None:
+        if self._tell is not None:
             self._fire_if_changed()
 
     def _count_class(self, kind: type[BaseException]) -> None:
-        """One more of this exception class."""
-        shared = self._shared
-        index = shared.class_index(kind)
-        if index is not None:
-            row, place = divmod(index, at.TALLIES)
-            shared.link.tally(row, place)
+        """One more of this exception class; from now on the quick path may count it."""
+        index = self._shared.class_index(kind)
+        if index is None:
+            return
+        row, place = divmod(index, at.TALLIES)
+        self._shared.link.tally(row, place)
+        self._usual = None  # first: the two belong together
+        if self._tell is None and not FREE_THREADED and self.verdict.by_class(kind):
+            self._usual_tally = index
+            self._usual = kind
 
     # --- changes of state ---------------------------------------------------------------------------
 
@@ -361,12 +370,11 @@ class Admission:
 
     def _fire(self, change: Change) -> None:
         """Tell the application, in this thread, with no lock held."""
-        tell: Callable[..., object] | None = self.verdict.on_state_change
-        if tell is not None:
+        if self._tell is not None:
             try:
-                tell(self, *change)
-            except Exception:
-                log.exception("on_state_change of breaker %s raised", self._shared.name)
+                self._tell(self, *change)
+            except Exception:  # noqa: BLE001 (the callable is the application's)
+                report("on_state_change of breaker %s raised", self._shared.name)
 
 
 def _code(head: float) -> int:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import socket
 import time
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ipc.control import Exchange, wait_readable
 from ipc.control_async import readable
@@ -22,8 +21,7 @@ LOOP_WAIT_S: Final = 0.005
 """The same for a call that is not async although an event loop runs in its thread."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """Whom to ask, for whom, and under which number: asked again, it gets the same answer."""
 
     path: str
@@ -32,8 +30,7 @@ class Question:
     ask: int
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What the supervisor said; None in `permit` = no. `answered` False = it did not say anything."""
 
     permit: int | None = None

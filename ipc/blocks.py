@@ -21,8 +21,9 @@ from ipc import layout as at
 from ipc.segment import Segment
 
 FREE_THREADED: Final = not getattr(sys, "_is_gil_enabled", lambda: True)()
-EPOCH_MARGIN_S: Final = 1
-"""A block takes calls that started up to this long before it was opened."""
+EPOCH_MARGIN_S: Final = 16
+"""A block takes ends from so long before it was opened: a thread may be held up between its last clock
+reading and its ticket, by a signal handler or a collection of garbage, while others open a block."""
 CELLS: Final = 500
 """Places for limits in the page; a block's is reused after so many blocks."""
 
@@ -42,20 +43,20 @@ class Block:
     """Calls that end from here on must look first, s; at most `until`."""
 
 
-Queue: TypeAlias = "tuple[Iterator[int], memoryview[float], memoryview[float], float, float, float, Block]"
-"""(tickets, ring as doubles, limit, low, plus, minus, block): a quick outcome of a call that started after
-`low` and ended before `limit[0]` is (end * END_FACTOR + plus) - minus + head + duration. `limit` is a cell
-of a page that is wiped by any fork, so a child falls into the slow path before it stores a word."""
+Queue: TypeAlias = "tuple[Iterator[int], memoryview[float], memoryview[float], float, float, Block]"
+"""(tickets, ring as doubles, limit, plus, minus, block): the word of a quick outcome that ended before
+`limit[0]` is (end * END_FACTOR + plus) - minus + head + duration. `limit` is a cell of a page that any fork
+wipes, so a child falls into the slow path before it stores a word."""
 
 
 def nothing(segment: Segment, page: memoryview[float], granted: int) -> Queue:
     """A queue with no slot, for a segment whose blocks up to `granted` are gone."""
     floats = segment.floats[segment.layout.ring :]
     block = Block(segment.words, granted, 0, 0, float("-inf"), float("-inf"))
-    return iter(()), floats, page[-1:], float("inf"), 0.0, 0.0, block
+    return iter(()), floats, page[-1:], 0.0, 0.0, block
 
 
-def open_block(segment: Segment, page: memoryview[float], start: int, now: float, low: float) -> Queue:
+def open_block(segment: Segment, page: memoryview[float], start: int, now: float) -> Queue:
     """The block at position `start`, which is committed; not in use before its tuple is stored.
 
     An exception may have ended an earlier attempt after any line: its epoch is then kept, because the
@@ -78,28 +79,27 @@ def open_block(segment: Segment, page: memoryview[float], start: int, now: float
         iter(range(place + 1, place + at.BLOCK)),
         segment.floats[layout.ring : layout.tallies],
         page[cell : cell + 1],
-        max(low, float(epoch)),
         at.ROUND_TO_END - epoch * at.END_FACTOR,
         at.ROUND_TO_END - lap * at.LAP_WEIGHT,
         block,
     )
 
 
-def arm(queue: Queue, fresh_until: float) -> None:
-    """Calls that end before the block does and before `fresh_until` need no look."""
-    block = queue[6]
+def arm(queue: Queue, fresh_until: float, quick: bool) -> None:
+    """Calls that end before the block does and before `fresh_until` need no look; `quick` ones no check."""
+    block = queue[5]
     block.limit = min(block.until, fresh_until)
-    queue[2][0] = 0.0 if FREE_THREADED else block.limit
+    queue[2][0] = block.limit if quick and not FREE_THREADED else 0.0
 
 
 def drawn(queue: Queue) -> int:
     """The position behind the last ticket that was taken."""
-    return queue[6].after - operator.length_hint(queue[0])
+    return queue[5].after - operator.length_hint(queue[0])
 
 
 def give_up(queue: Queue) -> None:
     """Close a block whose time is over: its remaining slots say so, or the reader would wait for them."""
-    block = queue[6]
+    block = queue[5]
     void = at.pack_void(block.lap)
     for slot in queue[0]:
         block.words[slot] = void

@@ -103,7 +103,7 @@ class Breaker(BreakerStatus):
         party, cause = finding.party, finding.cause
         if party and party not in self.trials.members:
             # It has left: there is nobody to isolate, and what it did says nothing about the others.
-            self.evidence.forget(party)
+            self.evidence.set_apart(party)
             return
         if party and self._too_many_with(party):
             party, cause = "", f"{cause}; more than half of the workers would be isolated"
@@ -112,7 +112,6 @@ class Breaker(BreakerStatus):
         elif party:
             self._isolate(party, cause, chance)
         else:
-            self.trials.opening()
             self.evidence.opened()
             self._move("", Event.TRIP, Cause(cause, decider), chance)
 
@@ -138,7 +137,7 @@ class Breaker(BreakerStatus):
         self.transitions.append(Transition(party, state, state, self.generation, text, why.party))
 
     def _isolate(self, party: str, cause: str, chance: float) -> None:
-        self.evidence.forget(party)
+        self.evidence.set_apart(party)
         self._circuits.isolate(party, self._now)
         self._move(party, Event.TRIP, Cause(cause, party), chance)
 
@@ -180,6 +179,8 @@ class Breaker(BreakerStatus):
         passed = circuit.passed_trial(party)
         if circuit is self.host:
             self.evidence.success(party, end)
+        else:
+            self.evidence.end_run(party)
         if passed >= self.settings.successes_to_close:
             trials = "1 trial" if passed == 1 else f"{passed} trials"
             self._close(self._circuits.scope(party), Cause(f"{trials} succeeded", party))
@@ -200,7 +201,6 @@ class Breaker(BreakerStatus):
 
     def _close(self, scope: str, why: Cause) -> None:
         if not scope:
-            self.trials.witnesses.clear()
             self.evidence.closed()
         self._move(scope, Event.TRIALS_PASSED, why)
 
@@ -218,7 +218,7 @@ class Breaker(BreakerStatus):
         self.revision += 1
         self.trials.leave(party)
         self._circuits.isolated.pop(party, None)
-        self.evidence.runs.pop(party, None)
+        self.evidence.end_run(party)
         self._would_until.pop(party, None)
 
     # --- time and commands --------------------------------------------------------------------------
@@ -272,7 +272,6 @@ class Breaker(BreakerStatus):
 
     def _start_again(self) -> None:
         self.evidence.clear()
-        self.trials.witnesses.clear()
         self._would_until.clear()
 
     def adopt(self, state: BreakerState, until: float, now: float) -> None:

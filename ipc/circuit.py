@@ -90,6 +90,7 @@ class Circuit:
     """
 
     __slots__ = (
+        "began",
         "generation",
         "growth",
         "growth_from",
@@ -114,6 +115,8 @@ class Circuit:
         """From when on time spent CLOSED takes growth back, s."""
         self.had: set[str] = set()
         """The parties that were given a permit in this half-open period."""
+        self.began = now
+        """When the half-open period was due, s: the open time was over, told or not."""
         self.last_grant = now
         """When the last permit was given, else when the period began, s."""
         self.passed: dict[str, int] = {}
@@ -132,11 +135,11 @@ class Circuit:
         self.state = new = TABLE[old, event]
         self.generation = generation
         self.since = self.growth_from = now
-        opens = new is BreakerState.OPEN
-        self.until = now + open_time_s(settings, self.growth, chance) if opens else FOREVER
         if new is BreakerState.HALF_OPEN:
             self.had.clear()
-            self.last_grant = now
+            self.began = self.last_grant = min(now, self.until)
+        opens = new is BreakerState.OPEN
+        self.until = now + open_time_s(settings, self.growth, chance) if opens else FOREVER
         if new is not BreakerState.CLOSED or event is Event.RESET:
             self.passed.clear()
         return old
@@ -187,6 +190,7 @@ class Circuit:
         self.since += delta
         self.until += delta
         self.growth_from += delta
+        self.began += delta
         self.last_grant += delta
 
     def to_plain(self) -> list[Any]:
@@ -200,6 +204,7 @@ class Circuit:
             self.growth,
             self.growth_from,
             sorted(self.had),
+            self.began,
             self.last_grant,
             sorted(self.passed.items()),
         ]
@@ -207,11 +212,12 @@ class Circuit:
     @classmethod
     def from_plain(cls, plain: list[Any]) -> Circuit:
         """The circuit that `to_plain` wrote."""
-        state, generation, since, until, growth, growth_from, had, last_grant, passed = plain
+        state, generation, since, until, growth, growth_from, had, *times, passed = plain
         circuit = cls(generation, since)
         circuit.state = BreakerState(state)
         circuit.until = FOREVER if until is None else until
         circuit.growth, circuit.growth_from = growth, growth_from
-        circuit.had, circuit.last_grant = set(had), last_grant
+        circuit.had = set(had)
+        circuit.began, circuit.last_grant = times
         circuit.passed = dict(passed)
         return circuit

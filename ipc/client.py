@@ -8,9 +8,7 @@ answer was lost is said again and gets the same segment. Neighbours: `control` (
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -19,13 +17,13 @@ from ipc import control
 from ipc import layout as at
 from ipc.asking import Question
 from ipc.control_async import readable, running_loop
-from ipc.errors import BreakerdError, ControlDenied, ControlRefused, SupervisorUnavailable
+from ipc.errors import BreakerdError, ControlDenied, ControlRefused, SegmentError, SupervisorUnavailable
+from ipc.gate import Gate
 from ipc.link import Link
+from ipc.logbook import inform, warn
 from ipc.rows import Row, declaration
 from ipc.segment import Segment, boot_id
 from ipc.vocabulary import FOREVER, PROTOCOL_VERSION, BreakerSettings, check_name
-
-log = logging.getLogger("ipc")
 
 NAMESPACE_VARIABLE: Final = "BREAKERD_NAMESPACE"
 SOFTWARE: Final = "breakerd 0.1.0"
@@ -70,7 +68,7 @@ class Client:
         """When the next step towards being attached is due, s: what the link reads."""
         self.namespace_given: str | None = None
         self.link = Link(clock, chance, self)
-        self._turn = threading.Lock()
+        self._turn = Gate()
         self._rows: dict[str, Row] = {}
         self._warned: set[str] = set()
         self._name: str | None = None
@@ -101,7 +99,7 @@ class Client:
         """This is a child: what is on its way is the parent's, and we are somebody else."""
         if self._exchange is not None:
             self._exchange.close()
-        self._turn = threading.Lock()
+        self._turn = Gate()
         if self._name is not None:
             self._name = f"{self._name.partition('.pid-')[0][:110]}.pid-{os.getpid()}"
         self._fresh()
@@ -145,12 +143,15 @@ class Client:
     def connect(self, timeout: float = 2.0) -> bool:
         """Attach, within `timeout` seconds; True if attached. Calls work without a supervisor too."""
         self.link.awake()
+        self.untried = False
         deadline = time.monotonic() + timeout
         while not self.link.attached:
             left = deadline - time.monotonic()
             if left <= 0 or not self._start(None):
                 return False
             if not self._step(left):
+                if self.due > self.clock() + RETRY_MAX_S:
+                    return False  # refused for a reason that waiting does not change
                 time.sleep(min(max(0.0, deadline - time.monotonic()), RETRY_MIN_S * (0.5 + self.chance())))
         self._settled(min(deadline, time.monotonic() + FIRST_WAIT_S))
         return True
@@ -159,18 +160,34 @@ class Client:
         """Before the first guarded call of the process: be attached if that is quick."""
         self.link.awake()
         deadline = time.monotonic() + (0.0 if running_loop() is not None else FIRST_WAIT_S)
-        if self._start(self.clock()) and self._step(deadline - time.monotonic()):
-            self._settled(deadline)
+        if not self._start(self.clock()):
+            self.untried = False
+            return
+        done = self._turn.run_within(max(0.0, deadline - time.monotonic()), self._first_turn, deadline)
+        while done is None and self.untried and time.monotonic() < deadline:
+            time.sleep(POLL_S)  # another greenlet of this thread is at it
+
+    def _first_turn(self, deadline: float) -> bool:
+        """The first step, and until the board is there; whoever comes meanwhile waits for it too."""
+        try:
+            if self._take_turn(deadline - time.monotonic()):
+                self._settled(deadline)
+        finally:
+            self.untried = False
+        return True
 
     async def introduce_async(self, loop: Any) -> None:
         """The same, awaited."""
         self.link.awake()
         deadline = time.monotonic() + FIRST_WAIT_S
-        if self._start(self.clock()):
-            self._step(0.0)
-        while self._exchange is not None and time.monotonic() < deadline:
-            if await readable(loop, self._exchange.connection, deadline - time.monotonic()):
+        try:
+            if self._start(self.clock()):
                 self._step(0.0)
+            while self._exchange is not None and time.monotonic() < deadline:
+                if await readable(loop, self._exchange.connection, deadline - time.monotonic()):
+                    self._step(0.0)
+        finally:
+            self.untried = False
 
     def attend(self, now: float) -> None:
         """One step that does not wait; the link calls it when `due`."""
@@ -192,10 +209,9 @@ class Client:
 
     def _start(self, now: float | None) -> bool:
         """Make sure that there is a way to go; False = never attach."""
-        self.untried = False
         if self.path is None:
             if not hasattr(os, "pidfd_open"):
-                self._warn_once("system", "breakers are local on this system", level=logging.INFO)
+                self._say_once("system", inform, "breakers are local on this system")
                 return False
             self.path = control.socket_path(self._socket)
         if self.path is None:
@@ -206,18 +222,14 @@ class Client:
 
     def _step(self, wait_s: float) -> bool:
         """Say hello or look for its answer; True = attached. One thread at a time, the others go on."""
-        turn = self._turn
-        if not turn.acquire(timeout=max(0.0, wait_s)):
-            return False
+        return bool(self._turn.run_within(max(0.0, wait_s), self._take_turn, wait_s))
+
+    def _take_turn(self, wait_s: float) -> bool:
         try:
-            if self.link.attached and not self.link.local:
-                return True
-            return self._attempt(wait_s)
+            return (self.link.attached and not self.link.local) or self._attempt(wait_s)
         except (BreakerdError, OSError) as error:
             self._failed(error)
             return False
-        finally:
-            turn.release()
 
     def _attempt(self, wait_s: float) -> bool:
         deadline = time.monotonic() + max(0.0, wait_s)
@@ -284,13 +296,22 @@ class Client:
             if status == "resumed" and len(numbers) == 1:
                 self._won = self.link.segment, numbers[0]
             elif status == "new" and len(numbers) == 2:
-                self._won = Segment.attach(numbers[0], self.nonce, boot_id()), numbers[1]
+                self._won = self._attached_to(*numbers)
             else:
                 raise ControlRefused(f"an answer to a hello that nobody understands: {status!r}", "protocol")
         except (KeyError, TypeError, ValueError) as error:
             raise ControlRefused(f"an answer to a hello lacks {error}", "protocol") from error
         finally:
             exchange.close()
+
+    def _attached_to(self, memory: int, bell: int) -> tuple[Segment, int]:
+        """The segment and the bell that came with an answer. Raises SegmentError and keeps neither."""
+        try:
+            return Segment.attach(memory, self.nonce, boot_id()), bell
+        except BaseException:
+            os.close(memory)
+            os.close(bell)
+            raise
 
     def _take(self, segment: Segment, bell: int) -> None:
         """Put the link on its segment. If an exception comes in between, the next step does it again."""
@@ -307,21 +328,26 @@ class Client:
             exchange.close()
         self._failures += 1
         pause = min(RETRY_MAX_S, RETRY_MIN_S * 2.0 ** min(self._failures, 10)) * self.chance()
-        denied = isinstance(error, ControlDenied) or getattr(error, "reason", "") == "denied"
-        if denied or (isinstance(error, ControlRefused) and error.code not in _PASSING):
+        lasting = isinstance(error, ControlDenied | SegmentError) or getattr(error, "reason", "") == "denied"
+        if lasting or (isinstance(error, ControlRefused) and error.code not in _PASSING):
             pause = REFUSED_RETRY_S
             self._warn_once(type(error).__name__, "breakers stay in this process: %s", error)
         elif isinstance(error, OSError) and not isinstance(error, SupervisorUnavailable):
             self._warn_once("OSError", "breakers stay in this process: %s", error)
         self.due = self.clock() + max(pause, RETRY_MIN_S / 10)
 
-    def _warn_once(self, about: str, text: str, *args: object, level: int = logging.WARNING) -> None:
+    def _warn_once(self, about: str, text: str, *args: object) -> None:
+        self._say_once(about, warn, text, *args)
+
+    def _say_once(self, about: str, say: Callable[..., None], text: str, *args: object) -> None:
         if about not in self._warned:
             self._warned.add(about)
-            log.log(level, text, *args)
+            say(text, *args)
 
     def close(self) -> None:
         """Let go of the supervisor and stay alone, for tests and for processes that become something else."""
-        self.path, self.due = None, FOREVER
+        if self._exchange is not None:
+            self._exchange.close()
+        self._fresh()
         self._socket = "off"
         self.link.detach()

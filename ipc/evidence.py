@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ipc import window as rolling
 from ipc.vocabulary import BreakerSettings
@@ -28,8 +28,7 @@ def eighth(time: float) -> int:
     return math.floor(time * EIGHTHS_PER_S)
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """A rule holds. `party` is whom it speaks against; "" = the dependency itself."""
 
     party: str
@@ -171,12 +170,15 @@ class Evidence:
             return left
         return min(left, max(1, self.settings.minimum_calls - plain - sum(bad)))
 
-    def forget(self, party: str) -> None:
-        """Take the party's outcomes and its run out: it is judged apart, or not at all."""
+    def set_apart(self, party: str) -> None:
+        """Take the party's outcomes out: it is judged apart. Its own run goes on until it succeeds."""
         self.window.drop(party)
-        self.runs.pop(party, None)
         for failed in self._tail.values():
             self.host_run -= failed.pop(party, 0)
+
+    def end_run(self, party: str) -> None:
+        """The party succeeded apart from the others, or is gone."""
+        self.runs.pop(party, None)
 
     def opened(self) -> None:
         """The window is used up; the runs go on, for trials belong to them too."""

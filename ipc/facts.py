@@ -6,6 +6,7 @@ Neighbours: `breaker` (takes and gives them), the engine and `local` (on the oth
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ipc.vocabulary import BreakerState, OutcomeKind
 
@@ -25,8 +26,7 @@ class Observation:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """A permit for one trial call."""
 
     permit: int
@@ -35,8 +35,7 @@ class Grant:
     """When the permit expires, s."""
 
 
-@dataclass(frozen=True, slots=True)
-class Manual:
+class Manual(NamedTuple):
     """Who put the breaker into its manual state, why, and when it ends (s; FOREVER = by a verb only)."""
 
     who: str
@@ -44,8 +43,7 @@ class Manual:
     until: float
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
+class Totals(NamedTuple):
     """What the shared window holds."""
 
     calls: int
@@ -53,8 +51,7 @@ class Totals:
     slow: int
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(NamedTuple):
     """Why a circuit moves."""
 
     text: str
@@ -63,8 +60,7 @@ class Cause:
     """Whose outcome decided, where one did."""
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(NamedTuple):
     """A circuit moved; or, where old and new are METRICS_ONLY, it would have."""
 
     scope: str

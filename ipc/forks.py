@@ -41,11 +41,17 @@ def _in_child() -> None:
 
 
 def process_began() -> float:
-    """When this process was forked off, s of CLOCK_MONOTONIC, up to 10 ms early; NEVER = not known."""
+    """When this process was forked off, s of CLOCK_MONOTONIC, a little late, never early; NEVER = not known.
+
+    The kernel tells it in ticks of 10 ms, rounded down: a call that started in the same tick before the
+    fork would pass for the child's own. The CPU time that the child has used says more about it.
+    """
     try:
         with open("/proc/self/stat", "rb") as file:
             ticks = int(file.read().rpartition(b")")[2].split()[19])
         suspended = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
-        return ticks / os.sysconf("SC_CLK_TCK") - suspended
+        per_s = os.sysconf("SC_CLK_TCK")
+        early = ticks / per_s - suspended
+        return max(early, min(early + 1.0 / per_s, time.monotonic() - time.process_time()))
     except (OSError, ValueError, IndexError, AttributeError):
         return NEVER

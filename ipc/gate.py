@@ -25,7 +25,11 @@ class Gate:
         self._lock: Any = _thread.RLock()  # `_is_owned` is in no stub; threading.Condition uses it too
 
     def run(self, work: Callable[..., T], *args: object) -> T | None:
-        """The work's result, or None: a signal handler came in the middle of this thread's own work.
+        """The work's result, or None: a signal handler came in the middle of this thread's own work."""
+        return self.run_within(ORPHANED_AFTER_S, work, *args)
+
+    def run_within(self, wait_s: float, work: Callable[..., T], *args: object) -> T | None:
+        """The same, or None if another thread is still inside after `wait_s`.
 
         Released twice over on purpose: an exception may be raised between any two instructions, also
         between leaving the body and the first release. The outer clause then finds the lock still owned.
@@ -35,7 +39,7 @@ class Gate:
             return None
         try:
             try:
-                if not lock.acquire(timeout=ORPHANED_AFTER_S):
+                if not lock.acquire(timeout=wait_s):
                     return None
                 return work(*args)
             finally:

@@ -10,20 +10,23 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast
 
-from ipc.admission import Entry
+from ipc.admission import Binding, Entry
 from ipc.client import Client
 from ipc.errors import SettingsError, UnguardableError
+from ipc.layout import W_BELL, W_CHANGES
 from ipc.link import Link
 from ipc.orders import Orders
 from ipc.process import default_client
 from ipc.rows import Row, declaration
 from ipc.verdict import ExceptionTypes, Verdict, types
-from ipc.vocabulary import BreakerSettings, OutcomeKind, Window, check_name
+from ipc.vocabulary import BreakerSettings, Window, check_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,6 +34,9 @@ Async = Callable[P, Coroutine[Any, Any, R]]
 
 _entered: Final[ContextVar[tuple[Entry, ...]]] = ContextVar("ipc_entered", default=())
 """The `with` blocks of this context that are open, of all breakers, innermost last."""
+
+ENTERED_MAX: Final = 256
+"""Blocks remembered per context; beyond it only their frames tell them apart."""
 
 
 class Settings(TypedDict, total=False):
@@ -86,6 +92,7 @@ class CircuitBreaker(Orders):
     def _set_up(
         self, name: str | None, settings: BreakerSettings, verdict: Verdict, client: Client | None
     ) -> None:
+        _living.add(self)
         self._entries: dict[int, list[Entry]] = {}
         """Open `with` blocks by the frame that they stand in."""
         row = None
@@ -93,7 +100,7 @@ class CircuitBreaker(Orders):
             client = client or default_client()
             row = client.row(check_name(name), settings)
         client = client if row else None
-        super().__init__(settings, verdict, row or _own_row(name or "", settings), client)
+        super().__init__(settings, verdict, row or _own_row(name or "", settings, default_client()), client)
 
     @property
     def name(self) -> str:
@@ -109,14 +116,14 @@ class CircuitBreaker(Orders):
         if row is None:
             self._shared.name = name
         else:
-            self._bind(row, client)
+            self._move(row, client)
 
     def __repr__(self) -> str:
         return f"<CircuitBreaker {self.name or 'without a name'}: {self.state.value.name}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A breaker pickles as its declaration; where it arrives it is that process's of this name."""
-        return _declared_again, (self._shared.name or None, self.settings, self.verdict)
+        return _declared_again, (self._shared.name or None, self.settings, replace(self.verdict, told=[]))
 
     # --- the decorator ------------------------------------------------------------------------------
 
@@ -129,84 +136,90 @@ class CircuitBreaker(Orders):
                 raise UnguardableError(_GENERATOR % getattr(target, "__name__", target))
         if not callable(function):
             raise UnguardableError(f"{function!r} is not callable: put @breaker below @classmethod")
+        judged = self.verdict.is_failure_result is not None
         if inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(called):
-            guarded: Any = self._guard_async(cast("Async[P, Any]", function))
-            return cast("Callable[P, R]", guarded)
-        if self.verdict.is_failure_result is not None:
-            return self._guard_result(function)
-        return self._guard(function)
+            guarded: Any = self._guard_async if not judged else self._guard_result_async
+            return cast("Callable[P, R]", guarded(function))
+        return self._guard_result(function) if judged else self._guard(function)
 
     def _guard(self, function: Callable[P, R]) -> Callable[P, R]:
-        clock, admit, tried, late = self._clock, self._admit, self._tried, self._late
-        failed, neither = self._failed, self._neither
-        ignored, expected = self._clauses()
+        clock, link, row, quick = self.clock, self._link, self._row, self._quick
 
         @functools.wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            link = self._link
-            if link.board[self._row] != self._closed:
-                entry = admit()
+            if link.states[row] != self._closed:
+                entry = self._admit()
                 if entry is not None:
-                    return cast("R", tried(entry, function, args, kwargs))
+                    return cast("R", self._tried(entry, function, args, kwargs))
             head = self._head
             start = clock()
             try:
                 result = function(*args, **kwargs)
-            except ignored:
-                neither(head, start)
-                raise
-            except expected:
-                failed(head, start)
-                raise
-            except BaseException:
-                neither(head, start)
+            except BaseException as error:
+                end = clock()
+                if type(error) is self._usual and not link.local:
+                    slots, ring, limit, plus, minus, _ = link.queue
+                    took = end - start
+                    if took < quick and end < limit[0]:
+                        for slot in slots:
+                            ring[slot] = -((end * 128.0 + plus) - minus + head + took)
+                            words = link.words
+                            words[link.tallies + self._usual_tally] += 1
+                            link.floats[W_CHANGES] = end
+                            if words[W_BELL] != link.rung:
+                                link.ring()
+                            raise
+                self._failed(head, start, end, error)
                 raise
             end = clock()
-            slots, ring, limit, low, plus, minus, _ = link.queue
+            slots, ring, limit, plus, minus, _ = link.queue
             took = end - start
-            if low < start and took < self._quick and end < limit[0]:
+            if took < quick and end < limit[0]:
                 for slot in slots:
                     ring[slot] = (end * 128.0 + plus) - minus + head + took
                     return result
-            late(head, start, end)
+            self._late(head, start, end)
             return result
 
         return guarded
 
     def _guard_async(self, function: Async[P, R]) -> Async[P, R]:
-        clock, admit, tried, late = self._clock, self._admit_async, self._tried_async, self._late
-        failed, neither = self._failed, self._neither
-        ignored, expected = self._clauses()
-        judged = self.verdict.is_failure_result is not None
+        clock, link, row, quick = self.clock, self._link, self._row, self._quick
 
         @functools.wraps(function)
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            link = self._link
-            if judged or link.board[self._row] != self._closed:
-                entry = await admit()
-                if entry is not None or judged:
-                    return cast("R", await tried(entry or self._plain(), function, args, kwargs))
+            if link.states[row] != self._closed:
+                entry = await self._admit_async() if self._must_wait() else self._admit()
+                if entry is not None:
+                    return cast("R", await self._tried_async(entry, function, args, kwargs))
             head = self._head
             start = clock()
             try:
                 result = await function(*args, **kwargs)
-            except ignored:
-                neither(head, start)
-                raise
-            except expected:
-                failed(head, start)
-                raise
-            except BaseException:
-                neither(head, start)
+            except BaseException as error:
+                end = clock()
+                if type(error) is self._usual and not link.local:
+                    slots, ring, limit, plus, minus, _ = link.queue
+                    took = end - start
+                    if took < quick and end < limit[0]:
+                        for slot in slots:
+                            ring[slot] = -((end * 128.0 + plus) - minus + head + took)
+                            words = link.words
+                            words[link.tallies + self._usual_tally] += 1
+                            link.floats[W_CHANGES] = end
+                            if words[W_BELL] != link.rung:
+                                link.ring()
+                            raise
+                self._failed(head, start, end, error)
                 raise
             end = clock()
-            slots, ring, limit, low, plus, minus, _ = link.queue
+            slots, ring, limit, plus, minus, _ = link.queue
             took = end - start
-            if low < start and took < self._quick and end < limit[0]:
+            if took < quick and end < limit[0]:
                 for slot in slots:
                     ring[slot] = (end * 128.0 + plus) - minus + head + took
                     return result
-            late(head, start, end)
+            self._late(head, start, end)
             return result
 
         return guarded
@@ -220,10 +233,15 @@ class CircuitBreaker(Orders):
 
         return guarded
 
-    def _clauses(self) -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
-        """What the `except` clauses catch: what is never a failure, and what surely is one."""
-        verdict = self.verdict
-        return (*verdict.ignored, MemoryError), () if verdict.is_failure is not None else verdict.expected
+    def _guard_result_async(self, function: Async[P, R]) -> Async[P, R]:
+        """The same for an async function."""
+
+        @functools.wraps(function)
+        async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            entry = await self._begin_async()
+            return cast("R", await self._tried_async(entry, function, args, kwargs))
+
+        return guarded
 
     # --- calls that are not decorated ---------------------------------------------------------------
 
@@ -234,38 +252,35 @@ class CircuitBreaker(Orders):
             return self(function)(*args, **kwargs)
         return cast("R", self._tried(self._begin(), function, args, kwargs))
 
-    def _plain(self) -> Entry:
-        return Entry(self, self._link, self._row, self._head)
-
     def _begin(self) -> Entry:
         """Admit one call. Raises CircuitOpenError."""
-        if self._link.board[self._row] == self._closed:
+        if self._link.states[self._row] == self._closed:
             return self._plain()
         return self._admit() or self._plain()
 
+    async def _begin_async(self) -> Entry:
+        """The same, awaiting where a permit must be asked for."""
+        return (await self._admit_async() if self._must_wait() else None) or self._begin()
+
     def _tried(self, entry: Entry, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        entry.start = self._clock()
+        entry.start = self.clock()
         try:
             result = function(*args, **kwargs)
         except BaseException as error:
-            self._end(entry, error)
+            self._end(entry, error, self.clock())
             raise
-        self._end(entry, None, self._kind_of(result))
+        self._end(entry, None, self.clock(), self.verdict.bad_result(result))
         return result
 
     async def _tried_async(self, entry: Entry, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        entry.start = self._clock()
+        entry.start = self.clock()
         try:
             result = await function(*args, **kwargs)
         except BaseException as error:
-            self._end(entry, error)
+            self._end(entry, error, self.clock())
             raise
-        self._end(entry, None, self._kind_of(result))
+        self._end(entry, None, self.clock(), self.verdict.bad_result(result))
         return result
-
-    def _kind_of(self, result: Any) -> OutcomeKind | None:
-        """FAILURE if the application says so of what was returned; else None, time decides."""
-        return OutcomeKind.FAILURE if self.verdict.bad_result(result) else None
 
     # --- with ---------------------------------------------------------------------------------------
 
@@ -277,8 +292,7 @@ class CircuitBreaker(Orders):
     async def __aenter__(self) -> Self:
         """Admit the block, awaiting a trial's permit. Raises CircuitOpenError."""
         frame = id(sys._getframe(1))
-        quick = self._link.board[self._row] == self._closed
-        self._enter((None if quick else await self._admit_async()) or self._plain(), frame)
+        self._enter(await self._begin_async(), frame)
         return self
 
     def __exit__(
@@ -296,9 +310,9 @@ class CircuitBreaker(Orders):
     def _enter(self, entry: Entry, frame: int) -> None:
         """Remember the block by the frame it stands in, and by its context for an ExitStack's sake."""
         self._entries.setdefault(frame, []).append(entry)
-        _entered.set((*_entered.get(), entry))
+        _entered.set((*_entered.get()[1 - ENTERED_MAX :], entry))
         entry.frame = frame
-        entry.start = self._clock()
+        entry.start = self.clock()
 
     def _leave(self, error: BaseException | None, frame: int) -> None:
         """End the innermost block of this frame, else of this context: each entry ends exactly once."""
@@ -316,11 +330,12 @@ class CircuitBreaker(Orders):
             mine.remove(entry)
         if not mine:
             self._entries.pop(entry.frame, None)
-        self._end(entry, error)
+        self._end(entry, error, self.clock())
         if entered:
             _entered.set(tuple(one for one in entered if not one.done))
 
 
+_living: Final[weakref.WeakSet[CircuitBreaker]] = weakref.WeakSet()
 _NOT_PLAIN: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _GENERATOR: Final = (
     "%s is a generator function: its body runs after the call has returned, so a decorator cannot guard it. "
@@ -328,9 +343,22 @@ _GENERATOR: Final = (
 )
 
 
-def _own_row(name: str, settings: BreakerSettings) -> Row:
+def breakers_of_this_process() -> list[CircuitBreaker]:
+    """Every breaker object that is in use."""
+    return list(_living)
+
+
+def rebind(breaker: CircuitBreaker, client: Client) -> Binding:
+    """Let a breaker start afresh as one of `client`; gives what it belonged to. For tests."""
+    name = breaker.name
+    row = client.row(name, breaker.settings) if name else None
+    if row is None:
+        return breaker.bind_slowly(Binding(_own_row(name, breaker.settings, client), None))
+    return breaker.bind_slowly(Binding(row, client))
+
+
+def _own_row(name: str, settings: BreakerSettings, client: Client) -> Row:
     """A row on a board of its own, for a breaker of this process alone."""
-    client = default_client()
     link = Link(client.clock, client.chance)
     number = link.add_breaker(name, settings, declaration(name, settings))
     return Row(link, number or 0, name, settings)

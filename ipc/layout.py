@@ -38,7 +38,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from ipc.vocabulary import BreakerState, OutcomeKind
 
@@ -152,8 +152,7 @@ class Layout:
         return ROWS << 32 | self.slots
 
 
-@dataclass(frozen=True, slots=True)
-class Code:
+class Code(NamedTuple):
     """What the twelve high bits of an outcome word say."""
 
     kind: OutcomeKind
@@ -162,20 +161,25 @@ class Code:
     """The low six bits of the permit under which the call ran; None = no trial."""
 
 
-def _code_table() -> tuple[Code | None, ...]:
-    """Every code word that is an outcome; None = marker, empty or hostile."""
-    known = frozenset(int(kind) for kind in OutcomeKind)
-    table: list[Code | None] = [None] * 4096
-    for code in range(4096):
-        kind, long, trial, permit = code & 15, bool(code & 16), code & 32, code >> 6
-        if kind in known and (trial or not permit):
-            table[code] = Code(OutcomeKind(kind), long, permit if trial else None)
-    table[FAST_SUCCESS] = Code(OutcomeKind.SUCCESS, long=False, permit=None)
-    table[FAST_FAILURE] = Code(OutcomeKind.FAILURE, long=False, permit=None)
-    return tuple(table)
+class _Codes(dict[int, "Code | None"]):
+    """Every code word, read once when it is first met; None = marker, empty or hostile."""
+
+    def __missing__(self, code: int) -> Code | None:
+        """Read a code word, twelve bits."""
+        kind, trial, permit = code & 15, code & 32, code >> 6
+        known = kind in _KINDS and bool(trial or not permit)
+        found = Code(OutcomeKind(kind), bool(code & 16), permit if trial else None) if known else None
+        self[code] = found
+        return found
 
 
-CODES: Final = _code_table()
+_KINDS: Final = frozenset(int(kind) for kind in OutcomeKind)
+CODES: Final = _Codes(
+    {
+        FAST_SUCCESS: Code(OutcomeKind.SUCCESS, long=False, permit=None),
+        FAST_FAILURE: Code(OutcomeKind.FAILURE, long=False, permit=None),
+    }
+)
 
 
 def pack_code(kind: OutcomeKind, long: bool, permit: int | None) -> int:

@@ -12,10 +12,8 @@ does both, and the guard's code is the same. Neighbours: `outlet` (what is writt
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from ipc import layout as at
 from ipc.blocks import FREE_THREADED, Queue, arm, drawn, give_up, open_block
@@ -23,12 +21,11 @@ from ipc.breaker import Grant, Observation
 from ipc.forks import process_began, remember
 from ipc.gate import Gate
 from ipc.local import PARTY, LocalMachine
+from ipc.logbook import warn
 from ipc.outlet import NEVER, Outlet
 from ipc.ring import NO_EPOCH, Reader, epoch_of
 from ipc.segment import Segment
 from ipc.vocabulary import FOREVER, BreakerSettings, OutcomeKind, Verb
-
-log = logging.getLogger("ipc")
 
 STALE_S: Final = 1.0
 """A heartbeat older than this means that nobody decides: the process does it by itself."""
@@ -51,6 +48,9 @@ class Outside(Protocol):
     def attend(self, now: float) -> None:
         """Take the next step towards being attached, without waiting."""
 
+    def introduce(self) -> None:
+        """The process's first guarded call: be attached if that is quick."""
+
     def lost(self, now: float) -> None:
         """The supervisor's heartbeat is stale."""
 
@@ -58,8 +58,7 @@ class Outside(Protocol):
         """This is another process now: forget what belonged to the parent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Declared:
+class Declared(NamedTuple):
     """A row that is a breaker."""
 
     name: str
@@ -70,6 +69,10 @@ class Link(Outlet):
     """Everything that a guarded call reads and writes."""
 
     board: memoryview[int]
+    states: memoryview[float]
+    """The board again, as doubles: compared, never read as numbers. Comparing whole words is what the quick
+    path does, and doubles are compared and made faster than integers of 64 bits. No word that is accepted is
+    a zero, a NaN or so small that a processor may take it for zero."""
     local: bool
     """The local machine decides; else the supervisor."""
     unjudged: bool
@@ -83,6 +86,7 @@ class Link(Outlet):
         self.breakers: dict[int, Declared] = {}
         self.born = NEVER
         """When this process forked off, s: calls that started before are its parent's to report."""
+        self._forked_at = NEVER
         self._begin([0] * at.ROWS)
         remember(self)
 
@@ -98,33 +102,49 @@ class Link(Outlet):
         self._attached_at = self._hold_until = self._last_local = NEVER
         self.fresh_until = NEVER
         """When the link wants to be looked after, s: always before a stale heartbeat could go unseen."""
-        self._use(Segment.private(), self.machine.board, local=True)
+        self._use(Segment.private())
+        self._obey(self.machine.board, self.machine.states, local=True)
         self.page[0] = 1.0
 
-    def _use(self, segment: Segment, board: memoryview[int], local: bool) -> None:
-        """Put into this segment, and obey that board."""
+    def _use(self, segment: Segment) -> None:
+        """Put into this segment."""
         granted = -(-segment.words[at.W_GRANTED] // at.BLOCK) * at.BLOCK
         self._reader = Reader(segment.words, segment.layout, position=granted)
         self._write_into(segment)
-        self.board, self.local, self.unjudged = board, local, False
+
+    def _obey(self, board: memoryview[int], states: memoryview[float], local: bool) -> None:
+        """Admit by this board; no thread sees a part of it. `local` is stored last: until it stands, the
+        next look does it all again.
+        """
+        unjudged = local and self.attached
+        self.unjudged, self.board, self.states, self.local = unjudged, board, states, local
+
+    def _obey_supervisor(self) -> None:
+        floats = self.segment.floats[at.W_BOARD : at.W_BOARD + at.ROWS]
+        self._obey(_board(self.segment), floats, local=False)
 
     # --- a forked child -----------------------------------------------------------------------------
 
     def after_fork(self) -> None:
         """In a child of os.fork: from here on its calls are its own. The rest waits for its first call."""
-        self.born = self.clock()
+        self.born = self._forked_at = self.clock()
         self._gate = Gate()
         for cell in range(len(self.page)):
             self.page[cell] = 0.0
 
     def awake(self) -> None:
-        """Begin this process's own life if it is a forked child that has not yet."""
-        if not self.page[0]:
-            self._gate.run(self._reborn)
+        """Begin this process's own life if it is a forked child that has not yet: attached, if that is quick.
+
+        The function that brings us here may be quick for ever from now on, its board word being the same.
+        """
+        if not self.page[0] and self._gate.run(self._reborn) and self._outside is not None:
+            self._outside.introduce()
 
     def _reborn(self) -> bool:
         if not self.page[0]:
-            self.born = max(self.born, process_began())
+            # The hook knows it to the microsecond; after a fork in C the kernel is asked.
+            self.born = self._forked_at if self._forked_at != NEVER else process_began()
+            self._forked_at = NEVER
             self._detach()
             if self._outside is not None:
                 self._outside.forked()
@@ -143,9 +163,12 @@ class Link(Outlet):
         self._declare_again(segment)
         old = self.segment
         self._hold_what_is_open(now)
-        self._switched = self._attached_at = now
+        self._attached_at = now
+        self._switched = FOREVER  # until the board is obeyed too, nothing that is put can be judged
+        self._use(segment)
+        self._obey_supervisor()
+        self._switched = self.clock()
         self.fresh_until = now + STALE_S
-        self._use(segment, _board(segment), local=False)
         if old is not segment:
             self._drop(old)
         self.hear(bell)
@@ -197,7 +220,7 @@ class Link(Outlet):
         code = at.pack_code(kind, took >= at.QUICK_LIMIT_S, permit)
         for _ in range(_TRIES):
             queue = self.queue
-            block = queue[6]
+            block = queue[5]
             if end < block.limit:
                 words = block.words
                 word = at.pack_outcome(code, generation, block.lap, row, end - block.epoch, took)
@@ -205,6 +228,7 @@ class Link(Outlet):
                     if self._gate.run(self._store, queue, word):
                         return
                 elif self.queue is queue:
+                    # No call between ticket and store: see `blocks`.
                     for slot in queue[0]:
                         words[slot] = word
                         return
@@ -227,11 +251,11 @@ class Link(Outlet):
         return bool(self._gate.run(self._refill, queue, end))
 
     def _refill(self, queue: Queue, end: float) -> bool:
-        block, now = queue[6], self.clock()
+        block, now = queue[5], self.clock()
         if self.queue is not queue:
             return True
         if end < block.until and drawn(queue) < block.after:
-            arm(queue, self.fresh_until)
+            self._arm(queue, now)
             return end < block.limit
         give_up(queue)
         if self.local:
@@ -241,8 +265,8 @@ class Link(Outlet):
         start = block.after
         if start + at.BLOCK - self.words[at.W_COMMITTED] > self.segment.layout.slots:
             return False
-        fresh = open_block(self.segment, self.page, start, now, max(self.born, self._switched))
-        arm(fresh, self.fresh_until)
+        fresh = open_block(self.segment, self.page, start, now)
+        self._arm(fresh, now)
         self.queue = fresh
         return True
 
@@ -259,25 +283,35 @@ class Link(Outlet):
             self._tell()
 
     def _look(self, now: float) -> bool:
-        due = FOREVER
+        due, outside = FOREVER, self._outside
         if self.attached:
             beat = max(self.words[at.W_HEARTBEAT] * 1e-9, self._attached_at)
             if not self.local and now - beat > STALE_S:
                 self._go_local(now)
             elif self.local and now - beat <= STALE_S and now >= self._hold_until:
                 self._hold_what_is_open(now)
-                self.board, self.local, self.unjudged = _board(self.segment), False, False
+                self._obey_supervisor()
+            elif self.local and now - beat > STALE_S and outside is not None and outside.due == FOREVER:
+                # It came back and went again while we held on to local mode: knock again.
+                outside.lost(now)
             due = now + LOCAL_LOOK_S if self.local else beat + STALE_S
         if self.local:
             self._drain(now)
             due = min(due, self.machine.next_time())
-        if self._outside is not None:
-            due = min(due, self._outside.due)
+        if outside is not None:
+            due = min(due, outside.due)
         if self.holds and max(self.holds.values()) <= now:
             self.holds = {}
         self.fresh_until = max(due, now + LOOK_MIN_S)
-        arm(self.queue, self.fresh_until)
+        self._arm(self.queue, now)
         return True
+
+    def _arm(self, queue: Queue, now: float) -> None:
+        """Open the quick path, but for calls that may have started in another life or on another board."""
+        settled = max(self.born, self._switched) + at.QUICK_LIMIT_S
+        if now < settled:
+            self.fresh_until = min(self.fresh_until, settled)
+        arm(queue, self.fresh_until, now >= settled)
 
     def _go_local(self, now: float) -> None:
         """Nobody decides: do it ourselves, from the last board words and what was never judged."""
@@ -292,8 +326,8 @@ class Link(Outlet):
         first = words[segment.layout.ring + (position // at.BLOCK * at.BLOCK & (slots - 1))]
         epoch = epoch_of(first) if position % at.BLOCK else NO_EPOCH
         self._reader = Reader(words, segment.layout, position=position, epoch=epoch)
-        # In this order: until `local` stands, the next look does it all again.
-        self.machine, self.unjudged, self.board, self.local = machine, True, machine.board, True
+        self.machine = machine
+        self._obey(machine.board, machine.states, local=True)
         if self._outside is not None:
             self._outside.lost(now)
 
@@ -312,7 +346,7 @@ class Link(Outlet):
         for change in self.machine.take_changes():
             moved = change.transition
             text = "breaker %s: %s -> %s: %s (decided by this process alone)"
-            log.warning(text, change.name or "without a name", moved.old.name, moved.new.name, moved.cause)
+            warn(text, change.name or "without a name", moved.old.name, moved.new.name, moved.cause)
 
     def ask_here(self, row: int, ask: int, now: float) -> Grant | None:
         """A trial's permit from the local machine."""

@@ -9,8 +9,8 @@ passes the time). Knows no clock, no lock and no socket.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 from ipc import layout as at
 from ipc.breaker import Breaker, Grant, Observation, Transition
@@ -27,8 +27,7 @@ STEP_S: Final = 1.0 / at.END_STEPS_PER_S
 put after a decision never looks older than it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """A state change or a would-be opening of one local breaker, to be logged."""
 
     name: str
@@ -43,10 +42,11 @@ def on_grid(now: float) -> float:
 class LocalMachine:
     """The local breakers of one link, by row; `board` is what admission reads while they decide."""
 
-    __slots__ = ("_breakers", "_chance", "_codes", "_names", "board", "changes")
+    __slots__ = ("_breakers", "_chance", "_codes", "_names", "board", "changes", "states")
 
     def __init__(self, chance: Callable[[], float]) -> None:
-        self.board = memoryview(bytearray(8 * at.ROWS)).cast("Q")
+        memory = memoryview(bytearray(8 * at.ROWS))
+        self.board, self.states = memory.cast("Q"), memory.cast("d")
         self.changes: list[Change] = []
         """What happened since somebody took it."""
         self._breakers: dict[int, Breaker] = {}

@@ -88,16 +88,16 @@ class Orders(Admission):
 
     def _commanded(self) -> str | None:
         """The socket of the supervisor that decides about this breaker; None = this process does."""
-        self._link.look(self._clock())
+        self._link.look(self.clock())
         return None if self._client is None or self._link.local else self._client.path
 
     def _order(self, verb: Verb, for_s: float | None, reason: str) -> dict[str, Any]:
         assert self._client is not None
         name = self._client.full_name(self._shared.name)
-        return {"breaker": name, "verb": str(verb), "for_s": for_s, "reason": reason}
+        return {"breaker": name, "action": str(verb), "for_s": for_s, "reason": reason}
 
     def _command_here(self, verb: Verb, for_s: float | None, reason: str) -> None:
-        now = self._clock()
+        now = self.clock()
         until = FOREVER if for_s is None else now + for_s
         self._link.command_here(self._row, verb, until, reason, now)
 
@@ -116,7 +116,7 @@ class State:
     def _read(self) -> tuple[BreakerState, int, float]:
         """State, generation and until (s; 0.0 = none)."""
         breaker = self._breaker
-        link, row, now = breaker._link, breaker._row, breaker._clock()
+        link, row, now = breaker._link, breaker._row, breaker.clock()
         if now >= link.fresh_until or not link.page[0]:
             link.look(now)
         state, generation, until, _ = at.unpack_row(link.board[row])
@@ -141,7 +141,7 @@ class State:
         state, _, until = self._read()
         if state not in (BreakerState.OPEN, BreakerState.FORCED_OPEN):
             return 0.0
-        return max(0.0, until - self._breaker._clock())
+        return max(0.0, until - self._breaker.clock())
 
     @property
     def is_open(self) -> bool:
@@ -163,7 +163,7 @@ class State:
         """
         link, row = self._breaker._link, self._breaker._row
         if link.local:
-            link.look(self._breaker._clock())
+            link.look(self._breaker.clock())
             return link.machine.failure_count(row)
         return last_run(link.words, link.segment.layout, row)
 

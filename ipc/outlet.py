@@ -24,6 +24,8 @@ class Outlet:
 
     segment: Segment
     words: memoryview[int]
+    floats: memoryview[float]
+    """The same memory as doubles."""
     tallies: int
     queue: Queue
 
@@ -48,6 +50,7 @@ class Outlet:
         queue = nothing(segment, self.page, granted)
         # No call from here on: no other thread sees one segment's words and another's places.
         self.segment, self.words, self.tallies = segment, segment.words, segment.layout.tallies
+        self.floats = segment.floats
         self.queue = queue
 
     def _drop(self, segment: Segment) -> None:
@@ -98,7 +101,7 @@ class Outlet:
 
     def _store(self, queue: Queue, word: int) -> bool:
         """Put a word into the next slot of `queue`, which may have been replaced or used up."""
-        words = queue[6].words
+        words = queue[5].words
         if self.queue is queue:
             for slot in queue[0]:
                 words[slot] = word

@@ -7,8 +7,7 @@ Neighbours: `breaker` (who may have one, and what the end of one means). Knows n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ipc.vocabulary import FOREVER
 
@@ -18,8 +17,7 @@ LEASE_GRACE_S: Final = 1.0
 """Seconds that a permit outlives `trial_timeout`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     """One permit that was given and has not ended."""
 
     permit: int

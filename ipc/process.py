@@ -21,9 +21,11 @@ def default_client() -> Client:
     return _default[0]
 
 
-def set_default(client: Client | None) -> None:
-    """Let breakers that are made from now on use this client; None = a new one. For tests."""
+def set_default(client: Client | None) -> Client | None:
+    """Let breakers that are made from now on use this client (None = a new one); gives the one before."""
+    before = _default[0] if _default else None
     _default[:] = [] if client is None else [client]
+    return before
 
 
 def connect(

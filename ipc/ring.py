@@ -9,7 +9,7 @@ Neighbours: `layout` (the bits), `supervisor.intake` and `local` (who read). Kno
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from ipc import layout as at
 from ipc.vocabulary import FAILURES, SUCCESSES
@@ -21,8 +21,7 @@ STUCK_LOOKS: Final = 2
 NO_EPOCH: Final = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """Consecutive words of one ring: `words` from `start` on, `epoch` as it stood before the first."""
 
     start: int

@@ -13,9 +13,6 @@ from ipc import layout as at
 from ipc.link import Link
 from ipc.vocabulary import CLASSES_PER_BREAKER, FOREVER, OTHER_CLASS, BreakerSettings, OutcomeKind
 
-INDICES_MAX = 256
-"""Classes whose place is remembered by class; a program may make classes without end."""
-
 
 @dataclass(slots=True)
 class Row:
@@ -27,8 +24,6 @@ class Row:
     settings: BreakerSettings
     classes: dict[str, int] = field(default_factory=dict)
     """Exception class name: the index of its count among the tallies."""
-    indices: dict[type[BaseException], int] = field(default_factory=dict)
-    """The same by class, for the quick path."""
     ask: int = 0
     """Number of the question that is asked now or next."""
     asking_until: float = -FOREVER
@@ -45,8 +40,6 @@ class Row:
             if row is None:
                 return None
             self.classes.setdefault(name, at.TALLIES * row + OutcomeKind.COUNT)
-        if len(self.indices) < INDICES_MAX:
-            self.indices[kind] = self.classes[name]
         return self.classes[name]
 
 

@@ -77,21 +77,7 @@ class Segment:
 
         Checked before a byte of it is believed: the seals, the size, and each word of the identity.
         """
-        try:
-            seals = fcntl.fcntl(fd, F_GET_SEALS)
-        except OSError:
-            # Files other than memory files have no seals at all.
-            seals = 0
-        if seals & SEALS != SEALS:
-            raise SegmentError("the segment is not sealed: its size could change under its readers")
-        size = os.fstat(fd).st_size
-        if size % at.PAGE or not 8 * at.W_BOARD <= size <= 8 * (at.MAX_SLOTS << 2):
-            raise SegmentError(f"the segment has {size} bytes, which no layout has")
-        try:
-            # Its owner may have punched holes: a page that cannot be allocated later kills by SIGBUS.
-            os.posix_fallocate(fd, 0, size)
-        except OSError as error:
-            raise SegmentError(f"the segment's memory cannot be had: {error.strerror}") from error
+        size = _sealed_size(fd)
         memory = mmap.mmap(fd, size)
         head = memoryview(memory).cast("Q")
         if head[at.W_MAGIC] != at.MAGIC:
@@ -108,6 +94,21 @@ class Segment:
         if layout.geometry != geometry or layout.size != size:
             raise SegmentError(f"the segment has {size} bytes, its header says {layout.size}")
         return cls(memory, layout, fd)
+
+    @classmethod
+    def adopt(cls, fd: int) -> Segment:
+        """Map one of our own again; takes the descriptor over. Raises SegmentError.
+
+        No word of it is asked, because its worker may have written over any: the sealed size says it all.
+        """
+        size = _sealed_size(fd)
+        slots = 2 * at.BLOCK
+        while slots <= at.MAX_SLOTS:
+            layout = at.Layout(slots)
+            if layout.size == size:
+                return cls(mmap.mmap(fd, size), layout, fd)
+            slots *= 2
+        raise SegmentError(f"the segment has {size} bytes, which no layout has")
 
     @classmethod
     def private(cls) -> Segment:
@@ -157,6 +158,26 @@ class Segment:
             found.append(payload)
             start = stop
         return found, start
+
+
+def _sealed_size(fd: int) -> int:
+    """The size of a memory file that cannot change, all of it allocated. Raises SegmentError."""
+    try:
+        seals = fcntl.fcntl(fd, F_GET_SEALS)
+    except OSError:
+        # Files other than memory files have no seals at all.
+        seals = 0
+    if seals & SEALS != SEALS:
+        raise SegmentError("the segment is not sealed: its size could change under its readers")
+    size = os.fstat(fd).st_size
+    if size % at.PAGE or not 8 * at.W_BOARD <= size <= 8 * (at.MAX_SLOTS << 2):
+        raise SegmentError(f"the segment has {size} bytes, which no layout has")
+    try:
+        # Its owner may have punched holes: a page that cannot be allocated later kills by SIGBUS.
+        os.posix_fallocate(fd, 0, size)
+    except OSError as error:
+        raise SegmentError(f"the segment's memory cannot be had: {error.strerror}") from error
+    return size
 
 
 def wipe_on_fork_page() -> memoryview[float]:

@@ -24,7 +24,7 @@ PATIENCE_SHARE: Final = 0.25
 class Trials:
     """The permits of one breaker, over all its circuits, and the order in which parties get them."""
 
-    __slots__ = ("circuits", "evidence", "leases", "members", "witnesses")
+    __slots__ = ("circuits", "evidence", "leases", "members")
 
     def __init__(self, circuits: Circuits, evidence: Evidence) -> None:
         self.circuits = circuits
@@ -32,8 +32,6 @@ class Trials:
         self.leases = Leases()
         self.members: set[str] = set()
         """The parties that use this breaker."""
-        self.witnesses: set[str] = set()
-        """When the host's circuit last opened, these had calls in the window and were not failing."""
 
     @property
     def settings(self) -> BreakerSettings:
@@ -68,9 +66,9 @@ class Trials:
     def may_have(self, party: str, now: float) -> bool:
         """True if `party` would get a permit now.
 
-        A second permit waits for those who had none yet. And where some workers were well when the breaker
-        opened, one that was failing lets them go first: else the one bad worker, which calls most, would
-        fail every first trial, and a wrong opening would never heal.
+        A second permit waits for those who had none yet. And who was failing lets those go first who were
+        not: else the one bad worker, which calls most, would fail every first trial, and a wrong opening
+        would never heal.
         """
         circuit = self.circuits.of(party)
         if circuit.state is not BreakerState.HALF_OPEN or len(self.leases) >= self.settings.permitted_trials:
@@ -83,13 +81,14 @@ class Trials:
         return not (party in self.evidence.runs and self._others_come_first(party, now))
 
     def _others_come_first(self, party: str, now: float) -> bool:
-        if now >= self._patience_end() or not self.witnesses.difference(self.evidence.runs):
+        # Every party with a run is a member, so there are others exactly if there are more members than runs.
+        if now >= self._patience_end() or len(self.members) <= len(self.evidence.runs):
             return False
         return self.circuits.host.passed_by_others(party) < self.vouchers
 
     def _patience_end(self) -> float:
         settings = self.settings
-        return self.circuits.host.since + min(
+        return self.circuits.host.began + min(
             settings.trial_timeout, PATIENCE_SHARE * settings.recovery_timeout
         )
 
@@ -98,15 +97,9 @@ class Trials:
         """Trials of others that must have passed for a failed one to be its worker's own fault."""
         return max(1, self.settings.successes_to_close - 1)
 
-    def opening(self) -> None:
-        """The host's circuit is about to open: remember who was well, before the window is emptied."""
-        evidence = self.evidence
-        self.witnesses = self.members.intersection(evidence.window.parties).difference(evidence.runs)
-
     def leave(self, party: str) -> None:
         """The party is dead: its permits are free, and nobody waits for it."""
         self.members.discard(party)
-        self.witnesses.discard(party)
         self.leases.abandon(party)
         self.circuits.host.had.discard(party)
 
@@ -120,10 +113,10 @@ class Trials:
 
     def to_plain(self) -> list[Any]:
         """As JSON values."""
-        return [self.leases.to_plain(), sorted(self.members), sorted(self.witnesses)]
+        return [self.leases.to_plain(), sorted(self.members)]
 
     def restore(self, plain: list[Any]) -> None:
         """Put back what `to_plain` wrote."""
-        leases, members, witnesses = plain
+        leases, members = plain
         self.leases = Leases.from_plain(leases)
-        self.members, self.witnesses = set(members), set(witnesses)
+        self.members = set(members)

@@ -6,15 +6,13 @@ Callables and exception classes belong to one process and never leave it. Neighb
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ipc.errors import CircuitOpenError, SettingsError
+from ipc.logbook import report
 from ipc.vocabulary import BreakerSettings, OutcomeKind
-
-log = logging.getLogger("ipc")
 
 ExceptionTypes = type[Exception] | tuple[type[Exception], ...]
 _ENDINGS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
@@ -30,11 +28,13 @@ class Verdict:
     is_failure: Callable[[BaseException], bool] | None = None
     is_failure_result: Callable[[Any], bool] | None = None
     on_state_change: Callable[..., object] | None = None
+    told: list[object] = field(default_factory=list, compare=False, repr=False)
+    """A predicate whose exception was logged."""
 
     def kind(
         self, error: BaseException | None, took: float, settings: BreakerSettings, name: str
     ) -> OutcomeKind:
-        """How a call ended that took so many seconds; `name` is the breaker's."""
+        """How a call ended that raised and took so many seconds; `name` is the breaker's."""
         slow = settings.slow_call_s is not None and took >= settings.slow_call_s
         if error is None:
             return OutcomeKind.SLOW_SUCCESS if slow else OutcomeKind.SUCCESS
@@ -59,6 +59,12 @@ class Verdict:
             return True
         return isinstance(error, ExceptionGroup) and error.subgroup(self.expected) is not None
 
+    def by_class(self, kind: type[BaseException]) -> bool:
+        """True if every exception of exactly this class is a failure: neither predicate nor group decides."""
+        if self.is_failure is not None or issubclass(kind, (*self.ignored, MemoryError, CircuitOpenError)):
+            return False
+        return issubclass(kind, self.expected)
+
     def bad_result(self, result: Any) -> bool:
         """Whether what the call returned is a failure."""
         return self.is_failure_result is not None and self.asked(self.is_failure_result, result)
@@ -67,15 +73,11 @@ class Verdict:
         """The predicate's answer; one that raises counts as False, and is logged once."""
         try:
             return bool(predicate(value))
-        except Exception:
-            if id(predicate) not in _raised:
-                _raised.add(id(predicate))
-                log.exception("the predicate %r raised; its answer counts as False", predicate)
+        except Exception:  # noqa: BLE001 (the predicate is the application's)
+            if not self.told:
+                self.told.append(predicate)
+                report("the predicate %r raised; its answer counts as False", predicate)
             return False
-
-
-_raised: Final[set[int]] = set()
-"""Predicates whose exception was logged."""
 
 
 def types(key: str, value: ExceptionTypes) -> tuple[type[Exception], ...]:

@@ -36,9 +36,7 @@ class BreakerState(enum.IntEnum):
     METRICS_ONLY = 6
 
 
-MANUAL_STATES: Final = frozenset(
-    {BreakerState.FORCED_OPEN, BreakerState.DISABLED, BreakerState.METRICS_ONLY}
-)
+MANUAL_STATES: Final = frozenset({BreakerState.FORCED_OPEN, BreakerState.DISABLED, BreakerState.METRICS_ONLY})
 
 
 class OutcomeKind(enum.IntEnum):
@@ -58,9 +56,7 @@ class OutcomeKind(enum.IntEnum):
     """Not a call: one more on a counter row."""
 
 
-FAILURES: Final = frozenset(
-    {OutcomeKind.FAILURE, OutcomeKind.SLOW_FAILURE, OutcomeKind.CANCELLED_LATE}
-)
+FAILURES: Final = frozenset({OutcomeKind.FAILURE, OutcomeKind.SLOW_FAILURE, OutcomeKind.CANCELLED_LATE})
 SUCCESSES: Final = frozenset({OutcomeKind.SUCCESS, OutcomeKind.SLOW_SUCCESS})
 SLOW: Final = frozenset({OutcomeKind.SLOW_SUCCESS, OutcomeKind.SLOW_FAILURE})
 

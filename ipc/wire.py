@@ -16,8 +16,7 @@ from __future__ import annotations
 import enum
 import json
 import struct
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ipc.errors import ProtocolError
 
@@ -37,8 +36,7 @@ class FrameKind(enum.IntEnum):
     ERROR = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One frame as it stands on the wire."""
 
     kind: FrameKind

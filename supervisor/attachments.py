@@ -28,6 +28,8 @@ from supervisor.steps import Step
 
 log = logging.getLogger("breakerd.events")
 
+REMIND_S: Final = 1.0
+"""A dead worker that is not retired after this long is told of again."""
 LEVELS: Final = {"supervisor": logging.WARNING, "breaker": logging.WARNING, "command": logging.WARNING}
 """How an event of each kind is logged; others are information."""
 
@@ -49,14 +51,18 @@ class Attachments:
         intake: Intake,
         channel: socket.socket,
         died: Callable[[str], object],
+        clock: Callable[[], float],
         step: Step,
     ) -> None:
         self._loop = loop
         self._intake = intake
         self._channel = channel
         self._died = died
+        self._clock = clock
         self._step = step
         self._live: dict[str, Attached] = {}
+        self._ended: dict[str, float] = {}
+        """Dead workers that are not retired yet, and when that was told last, s."""
         self._absent: dict[str, int] = {}
         """Workers of the checkpoint without a segment: their pidfds, until they come back or die."""
 
@@ -96,17 +102,24 @@ class Attachments:
         self._intake.add(held.nonce, segment, reading)
         self.stamp(held.nonce, engine.incarnation)
         self._intake.publish_committed(held.nonce)
-        self._loop.add_reader(held.pidfd, self._ended, held.nonce)
+        self._loop.add_reader(held.pidfd, self._has_ended, held.nonce)
 
     def stamp(self, worker: str, incarnation: int) -> None:
         """Tell a worker which life of the supervisor it is attached to."""
         self._live[worker].segment.words[at.W_INCARNATION] = incarnation
 
-    def adopt(self, held: Held, boot: int, engine: Engine) -> str:
-        """At start: take over what the nursery kept. Returns what is wrong with it, or nothing."""
+    def adopt(self, held: Held, engine: Engine, lost: Callable[[str], object]) -> str:
+        """At start: take over what the nursery kept. Returns what is wrong with it, or nothing.
+
+        A segment that cannot be used is set aside; its worker may say hello again, or dies and is `lost`.
+        """
         try:
-            segment = Segment.attach(held.memory, bytes.fromhex(held.nonce), boot)
+            if held.about.get("layout", at.LAYOUT_VERSION) != at.LAYOUT_VERSION:
+                raise SegmentError("it has the layout of another version of breakerd")
+            segment = Segment.adopt(held.memory)
         except (SegmentError, OSError, ValueError) as error:
+            os.close(held.memory)
+            self._watch_absent(held.nonce, held.pidfd, lost)
             return f"segment of {held.about.get('name', held.nonce)}: {error}"
         self.add(held, segment, engine)
         return ""
@@ -114,16 +127,19 @@ class Attachments:
     def await_return(self, worker: str, pid: int, lost: Callable[[str], object]) -> None:
         """A worker that lives without a segment here: it hands its own back, or dies and is told as lost."""
         try:
-            self._absent[worker] = os.pidfd_open(pid)
+            pidfd = os.pidfd_open(pid)
         except OSError:
             lost(worker)
             return
+        self._watch_absent(worker, pidfd, lost)
 
+    def _watch_absent(self, worker: str, pidfd: int, lost: Callable[[str], object]) -> None:
         def died() -> None:
             self._forget_absent(worker)
             lost(worker)
 
-        self._loop.add_reader(self._absent[worker], died)
+        self._absent[worker] = pidfd
+        self._loop.add_reader(pidfd, died)
 
     def _forget_absent(self, worker: str) -> None:
         pidfd = self._absent.pop(worker, None)
@@ -131,11 +147,18 @@ class Attachments:
             self._loop.remove_reader(pidfd)
             os.close(pidfd)
 
-    def _ended(self, worker: str) -> None:
-        """The pidfd stays readable for ever: it is told once."""
-        attached = self._live[worker]
-        self._loop.remove_reader(attached.held.pidfd)
+    def _has_ended(self, worker: str) -> None:
+        """The pidfd stays readable for ever: it is not watched any longer."""
+        self._loop.remove_reader(self._live[worker].held.pidfd)
+        self._ended[worker] = self._clock()
         self._died(worker)
+
+    def remind(self) -> None:
+        """Now and then: tell again of the dead whose end an actor's own failure swallowed."""
+        now = self._clock()
+        for worker in [one for one, told_at in self._ended.items() if now - told_at > REMIND_S]:
+            self._ended[worker] = now
+            self._died(worker)
 
     def deliver(self, effects: list[Effect]) -> None:
         """Carry out what was committed."""
@@ -152,6 +175,7 @@ class Attachments:
     def _retire(self, worker: str) -> None:
         """The counts are folded: forget the segment here, then ask the nursery to close its copies."""
         attached = self._live.pop(worker, None)
+        self._ended.pop(worker, None)
         if attached is not None:
             self._intake.remove(worker)
             self._loop.remove_reader(attached.held.pidfd)

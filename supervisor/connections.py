@@ -62,6 +62,8 @@ class Limits:
     """Connections that have not made a request yet; the oldest one is dropped beyond it."""
     connections_max: int = 4096
     per_uid_max: int = 2048
+    first_request_s: float = FIRST_REQUEST_S
+    """Seconds in which a new connection must have made its first request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,7 @@ class Connections:
             self._drop(unsaid[0])
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self._next += 1
-        connection = _Connection(self._next, accepted, peer, self._clock() + FIRST_REQUEST_S)
+        connection = _Connection(self._next, accepted, peer, self._clock() + limits.first_request_s)
         self._open[connection.number] = connection
         self._per_uid[peer.uid] += 1
         self._loop.add_reader(accepted.fileno(), self._readable, connection)

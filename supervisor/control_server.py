@@ -14,6 +14,7 @@ import math
 import os
 import pwd
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,6 +24,7 @@ from ipc.vocabulary import MANUAL_DEFAULT_S, Verb
 from supervisor import views
 from supervisor.actor import Stage
 from supervisor.connections import Connections, Peer, Request
+from supervisor.descriptors import close_all
 from supervisor.errors import BadRequest
 from supervisor.facts import Facts
 from supervisor.hello import Greeter, HelloRefused, Joining, Welcome, user_name
@@ -37,6 +39,11 @@ SAVED_TICKETS_S: Final = 5.0
 ASK_END: Final = 1 << 53
 REASON_MAX: Final = 500
 SLEEP_MAX_S: Final = 10.0
+HELLOS_MAX: Final = 4096
+"""Hellos that wait; beyond it one is refused, and said again later."""
+HELLOS_PER_TURN: Final = 8
+"""Hellos carried out in one turn of the loop: a segment costs half a millisecond, and whoever else asks
+never waits behind a thousand workers that start at once."""
 TEST_VERBS_VARIABLE: Final = "BREAKERD_TEST_VERBS"
 
 
@@ -51,6 +58,11 @@ class RequestRefused(Exception):
 @dataclass(frozen=True, slots=True)
 class Sweep:
     """A few times a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Greet:
+    """Carry out some of the hellos that wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +90,8 @@ class ControlServer:
     ) -> None:
         self.stage: Stage
         self.connections: Connections
+        self.later: Callable[[Callable[[], object]], object]
+        """Asks the loop for a call in its next turn."""
         self.settings = settings
         self._mind = mind
         self._greeter = greeter
@@ -85,13 +99,16 @@ class ControlServer:
         self._clock = clock
         self._waiting: dict[int, _Waiting] = {}
         self._tickets = 0
+        self._hellos: deque[Request] = deque()
 
-    def receive(self, message: Request | Told | Sweep) -> None:
+    def receive(self, message: Request | Told | Greet | Sweep) -> None:
         """One message."""
         if isinstance(message, Request):
             self._request(message)
         elif isinstance(message, Told):
             self._told(message)
+        elif isinstance(message, Greet):
+            self._greet_some()
         else:
             self._sweep()
 
@@ -100,6 +117,7 @@ class ControlServer:
         for waiting in self._waiting.values():
             self._give_up(waiting)
         self._waiting.clear()
+        self._greet_later()
 
     def _request(self, request: Request) -> None:
         verb = request.body.get("verb")
@@ -108,10 +126,7 @@ class ControlServer:
             if handler is None:
                 raise RequestRefused("verb", f"unknown verb {verb!r:.60}")
             value = handler(self, request)
-        except (RequestRefused, HelloRefused) as error:
-            self.connections.refuse(request.connection, request.number, error.code, str(error))
-            return
-        except BadRequest as error:
+        except (RequestRefused, BadRequest) as error:
             self.connections.refuse(request.connection, request.number, error.code, str(error))
             return
         if value is not None:
@@ -159,16 +174,37 @@ class ControlServer:
     def _sweep(self) -> None:
         """Refuse what was never answered, and drop connections past their deadlines."""
         late = self._clock() - SAVED_TICKETS_S
+        self._greet_later()
         for ticket in [number for number, waiting in self._waiting.items() if waiting.since < late]:
             self._give_up(self._waiting.pop(ticket))
         self.connections.sweep()
 
     def _hello(self, request: Request) -> None:
-        greeted = self._greeter.greet(request)
-        if isinstance(greeted, Welcome):
-            self._welcome(request, greeted)
-        else:
-            self._tell(request, greeted.message, joining=greeted)
+        if len(self._hellos) >= HELLOS_MAX:
+            close_all(list(request.descriptors))
+            raise RequestRefused("busy", "too many workers say hello at once; try again")
+        self._hellos.append(request)
+        if len(self._hellos) == 1:
+            self._greet_later()
+
+    def _greet_later(self) -> None:
+        """In the next turn of the loop; asked for again by every sweep, so that none is forgotten."""
+        if self._hellos:
+            self.later(lambda: self.stage.post(self.name, Greet()))
+
+    def _greet_some(self) -> None:
+        for _ in range(min(HELLOS_PER_TURN, len(self._hellos))):
+            request = self._hellos.popleft()
+            try:
+                greeted = self._greeter.greet(request)
+            except HelloRefused as error:
+                self.connections.refuse(request.connection, request.number, error.code, str(error))
+                continue
+            if isinstance(greeted, Welcome):
+                self._welcome(request, greeted)
+            else:
+                self._tell(request, greeted.message, joining=greeted)
+        self._greet_later()
 
     def _permit(self, request: Request) -> None:
         nonce, row, ask = (request.body.get(key) for key in ("nonce", "row", "ask"))

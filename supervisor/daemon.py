@@ -57,6 +57,7 @@ class Daemon:
         self._loop = loop
         self._code = EXIT_OK
         self._settings = settings.load(inherited.config or None)
+        logging.getLogger().setLevel(self._settings.log_level.upper())
         self._boot = boot_id()
         self._step = crash_at(os.environ.get(CRASH_VARIABLE))
         self._channel = socket.socket(fileno=inherited.channel)
@@ -72,6 +73,7 @@ class Daemon:
             self._intake,
             self._channel,
             lambda worker: self._stage.post("intake", Died(worker)),
+            time.monotonic,
             self._step,
         )
         self._mind = Mind(
@@ -83,6 +85,7 @@ class Daemon:
         )
         self._control = ControlServer(self._mind, greeter, self._settings, self._facts, time.monotonic)
         self._disk = DiskActor(begun.disk, self._mind, self._in_thread, time.monotonic, self._boot)
+        self._control.later = loop.call_soon
         for actor in (self._mind, self._reader, self._control, self._disk):
             actor.stage = self._stage
             self._stage.add(actor)
@@ -91,7 +94,12 @@ class Daemon:
             loop,
             time.monotonic,
             lambda request: self._stage.post("control", request),
-            Limits(self._settings.unsaid_max, self._settings.connections_max, self._settings.per_uid_max),
+            Limits(
+                self._settings.unsaid_max,
+                self._settings.connections_max,
+                self._settings.per_uid_max,
+                self._settings.hello_within_s,
+            ),
         )
         self._takeover(begun)
 
@@ -105,7 +113,7 @@ class Daemon:
         self._step("loaded")
         problems = list(begun.problems)
         for held in begun.adopted:
-            problem = self._attachments.adopt(held, self._boot, self._mind.engine)
+            problem = self._attachments.adopt(held, self._mind.engine, self._lost)
             if problem:
                 # One bad segment is set aside and told; it never stops the start.
                 problems.append(problem)
@@ -138,6 +146,7 @@ class Daemon:
         self._every(self._settings.tick_s, self._tick)
         self._every(HEARTBEAT_S, self._beat)
         self._every(SWEEP_S, lambda: self._stage.post("control", Sweep()))
+        self._every(SWEEP_S, self._attachments.remind)
         self._every(self._settings.disk_interval_s, lambda: self._stage.post("disk", CopyDue()))
         self._connections.start()
         descriptors.send(self._channel, descriptors.READY)

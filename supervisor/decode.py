@@ -53,10 +53,14 @@ JUDGED: Final = frozenset(
 
 _Odd = tuple[int, Judged]
 """One outcome that is judged on its own, and before it its order: end, source and place in one number."""
-_Run = tuple[int, int, int, int]
-"""Successes judged together: (odd outcomes before them, row, generation code, eighth of a second)."""
+_Run = tuple[int, int, int, int, int]
+"""Successes judged together: (odd outcomes before them, row, generation code, eighth of a second, number)."""
 _Marks = Mapping[int, Sequence[int]]
 """The orders of the odd outcomes of a row's breaker, sorted, by row; a row without any is calm."""
+
+
+_Durations = defaultdict[int, defaultdict[int, int]]
+"""How many calls took how long: by row and bucket."""
 
 
 class _Cells(dict[int, defaultdict[int, int]]):
@@ -65,6 +69,18 @@ class _Cells(dict[int, defaultdict[int, int]]):
     def __missing__(self, key: int) -> defaultdict[int, int]:
         cell = self[key] = defaultdict(int)
         return cell
+
+
+class _Rows(dict[int, tuple[defaultdict[int, int], list[int]]]):
+    """What a word needs of its row: where its duration is counted, and the marks of its breaker."""
+
+    def __init__(self, durations: _Durations, marks: dict[int, list[int]]) -> None:
+        self._durations = durations
+        self._marks = marks
+
+    def __missing__(self, row: int) -> tuple[defaultdict[int, int], list[int]]:
+        made = self[row] = self._durations[row], self._marks.get(row, [])
+        return made
 
 
 @dataclass(slots=True)
@@ -77,31 +93,27 @@ class Counted:
     now: float
     counts: defaultdict[tuple[int, int, int], int] = field(default_factory=lambda: defaultdict(int))
     """By (row, kind, 1 if local else 0)."""
-    durations: defaultdict[int, defaultdict[int, int]] = field(
-        default_factory=lambda: defaultdict(lambda: defaultdict(int))
-    )
-    """By row and bucket."""
+    durations: _Durations = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
     invalid: int = 0
     odd: list[_Odd] = field(default_factory=list)
-    runs: defaultdict[_Run, int] = field(default_factory=lambda: defaultdict(int))
-    _blocks: list[tuple[int, int, list[int], bool]] = field(default_factory=list)
-    """(epoch, place of the first word in this drain, words, True if all of them are fast successes)."""
+    runs: list[_Run] = field(default_factory=list)
+    _blocks: list[tuple[int, int, list[int]]] = field(default_factory=list)
+    """(epoch, place of the first word in this drain, its fast successes, with 0 for every other word)."""
     _long: list[tuple[int, int, int]] = field(default_factory=list)
     """(order, row, generation code) of successes too long for a fast word."""
 
     def scan(self, parts: Sequence[Part]) -> None:
         """Count every word that is no fast success; find what is odd."""
-        place = 0
+        place, first, last = 0, FIRST_SUCCESS, LAST_SUCCESS
         for part in parts:
             for told, words in slices(part):
                 # Without its time a word counts as ended now, and so does one from the future.
                 epoch = int(self.now) if told == NO_EPOCH else min(told, int(self.now))
-                fast = min(words) >= FIRST_SUCCESS and max(words) <= LAST_SUCCESS
-                self._blocks.append((epoch, place, words, fast))
-                if not fast:
-                    for index, word in enumerate(words):
-                        if not FIRST_SUCCESS <= word <= LAST_SUCCESS:
-                            self._take(epoch, place + index, word)
+                self._blocks.append((epoch, place, words))
+                if min(words) < first or max(words) > last:
+                    for index in [index for index, word in enumerate(words) if not first <= word <= last]:
+                        self._take(epoch, place + index, words[index])
+                        words[index] = 0
                 place += len(words)
 
     def _take(self, epoch: int, place: int, word: int) -> None:
@@ -132,58 +144,79 @@ class Counted:
 
     def count(self, marks: _Marks) -> None:
         """Count the fast successes, and make the runs between the odd outcomes in `marks`."""
-        epochs: dict[int, _Cells] = {}
-        for epoch, place, words, fast in self._blocks:
-            cells = epochs.get(epoch)
-            if cells is None:
-                cells = epochs[epoch] = _Cells()
-            if marks:
-                self._count_between(epoch, place, words, marks, cells)
-                continue
-            if not fast:
-                words = [word for word in words if FIRST_SUCCESS <= word <= LAST_SUCCESS]  # noqa: PLW2901 (less)
-            for word in words:
-                cells[word >> CELL_SHIFT][QUICK_BUCKET[word & at.DURATION_MASK]] += 1
-        for epoch, cells in epochs.items():
-            self._fold(epoch * CELLS_PER_S, cells)
+        if marks:
+            self._count_between(marks)
+        else:
+            self._count_calm()
+        long: defaultdict[tuple[int, int, int, int], int] = defaultdict(int)
         for order, row, generation in self._long:
             before = bisect_left(marks[row], order) if row in marks else 0
-            self.runs[before, row, generation, (order >> _ORDER_SHIFT) // STEPS_PER_CELL] += 1
+            long[before, row, generation, (order >> _ORDER_SHIFT) // STEPS_PER_CELL] += 1
+        self.runs += [(*run, count) for run, count in long.items()]
 
-    def _count_between(self, epoch: int, place: int, words: list[int], marks: _Marks, cells: _Cells) -> None:
-        """As the plain loop, but a cell is also told by how many odd outcomes of its breaker came before."""
-        base = epoch * STEPS_PER_S << _ORDER_SHIFT | self.source << _SOURCE_SHIFT
-        # Orders as this block's words have them: its epoch and source are left out.
-        here = {row: [order - base for order in orders] for row, orders in marks.items()}
-        first, last, shift, table = FIRST_SUCCESS, LAST_SUCCESS, _ORDER_SHIFT, QUICK_BUCKET
-        for index, word in enumerate(words, place):
-            if not first <= word <= last:
-                continue
-            key = word >> 22
-            orders = here.get(key >> 9 & 1023)
-            if orders:
-                before = bisect_left(orders, (word >> 16 & 32_767) << shift | index)
-                if before:
-                    key |= before << 42
-            cells[key][table[word & 65_535]] += 1
+    def _count_calm(self) -> None:
+        """Nothing is odd here: one line for each word."""
+        epochs: defaultdict[int, _Cells] = defaultdict(_Cells)
+        for epoch, _, words in self._blocks:
+            cells = epochs[epoch]
+            for word in words:
+                cells[word >> CELL_SHIFT][QUICK_BUCKET[word & at.DURATION_MASK]] += 1
+            cells.pop(0, None)
+        durations = self.durations
+        for epoch, cells in epochs.items():
+            self._add(epoch, {key: sum(buckets.values()) for key, buckets in cells.items()})
+            for key, buckets in cells.items():
+                row = key >> _CELL_ROW & at.ROW_MASK
+                if row not in durations:
+                    # The first cell of a row takes the others in: it has been summed up before.
+                    durations[row] = buckets
+                    continue
+                into = durations[row]
+                for bucket, number in buckets.items():
+                    into[bucket] += number
 
-    def _fold(self, first_cell: int, cells: _Cells) -> None:
-        """Cells into counts, durations and runs."""
-        counts, runs, durations = self.counts, self.runs, self.durations
-        for key, buckets in cells.items():
+    def _count_between(self, marks: _Marks) -> None:
+        """As before, but a cell is also told by how many odd outcomes of its breaker came before.
+
+        Cells are many and small here, so durations are counted beside them.
+        """
+        table, ends, shift = QUICK_BUCKET, at.END_MASK << at.END_SHIFT, _ORDER_SHIFT - at.END_SHIFT
+        epochs: dict[int, tuple[defaultdict[int, int], _Rows]] = {}
+        for epoch, place, words in self._blocks:
+            if epoch not in epochs:
+                # Orders as the words of this epoch have them: epoch and source are left out.
+                base = epoch * STEPS_PER_S << _ORDER_SHIFT | self.source << _SOURCE_SHIFT
+                here = {row: [order - base for order in orders] for row, orders in marks.items()}
+                epochs[epoch] = defaultdict(int), _Rows(self.durations, here)
+            cells, rows = epochs[epoch]
+            for index, word in enumerate(words, place):
+                if not word:
+                    continue
+                key = word >> 22
+                buckets, orders = rows[key >> 9 & 1023]
+                buckets[table[word & 65_535]] += 1
+                if orders:
+                    before = bisect_left(orders, (word & ends) << shift | index)
+                    if before:
+                        key |= before << 42
+                cells[key] += 1
+        for epoch, (cells, _) in epochs.items():
+            self._add(epoch, cells)
+
+    def _add(self, epoch: int, cells: Mapping[int, int]) -> None:
+        """The numbers of successes of these cells."""
+        rows: defaultdict[int, int] = defaultdict(int)
+        first = epoch * CELLS_PER_S
+        for key, count in cells.items():
             row = key >> _CELL_ROW & at.ROW_MASK
             generation = key >> _CELL_GENERATION & 15
-            count = sum(buckets.values())
-            before = durations.get(row)
-            if before is None:
-                # The first cell of a row is where the others are added: its own count is taken already.
-                durations[row] = buckets
-            else:
-                for bucket, number in buckets.items():
-                    before[bucket] += number
-            counts[row, OutcomeKind.SUCCESS, 0 if generation else 1] += count
             if generation:
-                runs[key >> CELL_BITS, row, generation, first_cell + (key & _CELL_MASK)] += count
+                rows[row] += count
+                self.runs.append((key >> CELL_BITS, row, generation, first + (key & _CELL_MASK), count))
+            else:
+                self.counts[row, OutcomeKind.SUCCESS, 1] += count
+        for row, count in rows.items():
+            self.counts[row, OutcomeKind.SUCCESS, 0] += count
 
 
 def judge(counted: Sequence[Counted], names: Sequence[Mapping[int, str]], now: float) -> tuple[Judged, ...]:
@@ -210,7 +243,7 @@ def judge(counted: Sequence[Counted], names: Sequence[Mapping[int, str]], now: f
         if odd:
             marks.update({row: orders[_alone(one, row)] for row in _nameless(one, told)})
         one.count(marks)
-        for (before, row, generation, eighth), count in one.runs.items():
+        for before, row, generation, eighth, count in one.runs:
             steps = min((eighth + 1) * STEPS_PER_CELL - 1, latest)
             row_orders = marks.get(row)
             if row_orders is not None and before < len(row_orders):

@@ -168,7 +168,7 @@ class Greeter:
         pid, inode = process
         message = WorkerJoined(nonce, pid, inode, uid, user, name, namespace, software)
         about = {"pid": pid, "inode": inode, "uid": uid, "user": user, "name": name}
-        about |= {"namespace": namespace, "software": software}
+        about |= {"namespace": namespace, "software": software, "layout": at.LAYOUT_VERSION}
         held = Held(nonce, segment.fd, pidfd, about)
         if not self._attachments.deposit(held):
             os.close(pidfd)
@@ -223,6 +223,8 @@ class Greeter:
         """After the commit: the worker is one of ours."""
         self._joining.discard(joining.held.nonce)
         self._attachments.add(joining.held, joining.segment, self._mind.engine)
+        # A segment that was handed back shows what an earlier life published: publish it all again.
+        self._attachments.deliver(list(self._mind.engine.publications(joining.held.nonce)))
         value = self._value("resumed" if joining.handed_back else "new", joining.message.namespace)
         if joining.handed_back:
             return Welcome(value, (self._bell,))

@@ -16,7 +16,7 @@ from ipc import layout as at
 from ipc.segment import Segment
 from supervisor.decode import Counted, judge
 from supervisor.messages import Message, OutcomeBatch, Taken, WorkerQuarantined
-from supervisor.source import INVALID_DRAINS_MAX, Portion, Source
+from supervisor.source import INVALID_DRAINS_MAX, NEVER, Portion, Source
 from supervisor.worker import ReadFrom, Worker
 
 DRAIN_BATCH_MAX: Final = 4096
@@ -40,14 +40,15 @@ class Intake:
         self.sources: dict[str, Source] = {}
         self.more = False
         """True if the last drain left words behind: drain again as soon as it is committed."""
-        self._engine = engine
+        self.engine = engine
+        """Told again when the mind had to build another."""
         self._read: list[Source] = []
         """The sources that are not quarantined."""
 
     def add(self, worker: str, segment: Segment, reading: ReadFrom) -> None:
         """Read this segment from there on, unless the engine knows it as quarantined."""
         source = self.sources[worker] = Source(worker, segment, reading)
-        known = self._engine.workers.get(worker)
+        known = self.engine.workers.get(worker)
         source.quarantined = known is not None and bool(known.quarantine)
         self._settle()
 
@@ -133,6 +134,8 @@ class Intake:
             if invalid:
                 source.invalid_drains += 1
                 if source.invalid_drains >= INVALID_DRAINS_MAX:
+                    # The quarantine is told by the next drain, after what was read of it is counted.
+                    source.next_word = NEVER
                     self.more = True
             if source.told() or portion.parts or portion.tallies or invalid:
                 taken.append(_taken(source, one, portion, invalid))

@@ -50,6 +50,12 @@ class IntakeActor:
         self._dead: deque[str] = deque()
         self._on_its_way: tuple[str, ...] | None = None
         """Workers whose words are in the batch that the mind has now."""
+        self._leaving = ""
+        """The dead worker whose last words and farewell the mind has now."""
+        self._ticket = 0
+        """Of the last `Tell`; a `Told` of an earlier one says nothing about what is on its way now."""
+        self._batches = 0
+        """Batches that the engine had handled when it was sent."""
         self._look_again = False
 
     @property
@@ -62,7 +68,8 @@ class IntakeActor:
         if isinstance(message, Died):
             self._dead.append(message.worker)
         elif isinstance(message, Told):
-            self._committed()
+            if message.ticket == self._ticket:
+                self._committed()
         elif isinstance(message, Reseek):
             self._reseek()
         elif message.tick and self.idle:
@@ -78,7 +85,13 @@ class IntakeActor:
         self._drain()
 
     def restart(self) -> None:
-        """Go back to what the engine knows: words that were read and not told are read again."""
+        """Go back to what the engine knows: words that were read and not told are read again.
+
+        What the mind has not handled yet is still on its way: reading it again would count it twice.
+        """
+        if self._on_its_way and self._mind.engine.counting.batches == self._batches:
+            self._look_again = True
+            return
         self._reseek()
 
     def _drain(self) -> None:
@@ -86,6 +99,7 @@ class IntakeActor:
         now = self._clock()
         if self._dead:
             worker = self._dead.popleft()
+            self._leaving = worker
             messages, batch = self.intake.drain_dead(worker, now)
             last: tuple[Message, ...] = (WorkerLeft(worker),)
         else:
@@ -97,16 +111,24 @@ class IntakeActor:
         taken = tuple(one.worker for one in batch.taken) if batch else ()
         middle: tuple[Message, ...] = (batch,) if batch else ()
         self._on_its_way = taken
-        self.stage.post("mind", Tell((*messages, *middle, *last), self.name))
+        self._ticket += 1
+        self._batches = self._mind.engine.counting.batches
+        self.stage.post("mind", Tell((*messages, *middle, *last), self.name, self._ticket))
 
     def _committed(self) -> None:
         """What was on its way is safe: its slots may be written again."""
         for worker in self._on_its_way or ():
             self.intake.publish_committed(worker)
-        self._on_its_way = None
+        self._on_its_way, self._leaving = None, ""
 
     def _reseek(self) -> None:
-        """Every reader back to where the engine stands."""
-        self._on_its_way = None
+        """Every reader back to where the engine stands, which is committed; a farewell is said again."""
+        if self._leaving in self._mind.engine.workers:
+            self._dead.appendleft(self._leaving)
+        self._on_its_way, self._leaving = None, ""
+        self.intake.engine = self._mind.engine
         for worker in list(self.intake.sources):
-            self.intake.seek(worker, self._mind.engine.reading(worker))
+            if worker in self._mind.engine.workers:
+                self.intake.seek(worker, self._mind.engine.reading(worker))
+                self.intake.publish_committed(worker)
+        self._look_again = True

@@ -33,7 +33,7 @@ HALF_BYTES: Final = 2 << 20
 ROOM_BYTES: Final = 1 << 20
 """Bytes that are left for records behind a snapshot when it is taken; else the file grows."""
 HALF_BYTES_MAX: Final = 1 << 30
-SNAPSHOT_AFTER_BYTES: Final = 256 << 10
+SNAPSHOT_AFTER_BYTES: Final = 512 << 10
 SNAPSHOT_AFTER_RECORDS: Final = 2000
 """Bytes and number of records after which a snapshot is due: they bound the time of a replay."""
 

@@ -31,13 +31,11 @@ CLASH: Final = (
 def main(arguments: list[str] | None = None) -> int:
     """Run `breakerd`; exit codes: 0 asked to stop, 71 failed, 78 configuration, 100 already running."""
     given = sys.argv[1:] if arguments is None else arguments
-    if given and given[0] == "demo":
-        os.execv(sys.executable, [sys.executable, "-m", "workers.demo", *given[1:]])  # noqa: S606 (our own)
-    if given and given[0] == "run":
-        given = given[1:]
-    options = _parser().parse_args(given)
     try:
         refuse_clash()
+        if given and given[0] == "demo":
+            os.execv(sys.executable, [sys.executable, "-m", "workers.demo", *given[1:]])  # noqa: S606 (ours)
+        options = _parser().parse_args(given[1:] if given and given[0] == "run" else given)
         where = places(options.runtime_dir, options.state_dir, options.config)
         level = settings.load(where.config).log_level.upper()
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=level)

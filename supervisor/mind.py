@@ -124,6 +124,7 @@ class Mind:
         self.engine = rebuild(read_image(self.journal.image()))
         # Records that were written and not committed go with this, too.
         self.journal.snapshot(self.engine.to_plain())
+        self._outlet.deliver(list(self.engine.publications()))
         self.stage.post("intake", Reseek())
 
 

@@ -157,6 +157,7 @@ class Nursery:
                 poll.unregister(child.channel)
             if child.pidfd in ready:
                 return child.process.wait()
+            _reap_orphans(child.process.pid)
             now = time.monotonic()
             if self._stops and not child.asked:
                 child.asked, asked_at = True, now
@@ -224,7 +225,7 @@ class Nursery:
             self._take_signals()
 
     def _take_signals(self) -> None:
-        """Count the requests to stop; reap whatever else has become this process's child."""
+        """Count the requests to stop."""
         try:
             numbers = self._signals.recv(64)
         except BlockingIOError:
@@ -237,6 +238,20 @@ class Nursery:
             os.unlink(self._places.socket)
         except OSError as error:
             log.warning("cannot remove %s: %s", self._places.socket, error.strerror)
+
+
+def _reap_orphans(daemon: int) -> None:
+    """As PID 1 of a container every orphan becomes our child; the daemon's end is `_watch`'s to take."""
+    if os.getpid() != 1:
+        return
+    while True:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if ended is None or ended.si_pid in (0, daemon):
+            return
+        os.waitpid(ended.si_pid, os.WNOHANG)
 
 
 def _listen_to_signals() -> socket.socket:

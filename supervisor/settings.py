@@ -61,6 +61,8 @@ class SupervisorSettings:
     """Of these, connections of one user (1 to 65,536)."""
     unsaid_max: int = 256
     """Connections that have said nothing yet; one more and the oldest is dropped (16 to 65,536)."""
+    hello_within_s: float = 2.0
+    """Seconds in which a new connection must have made its first request (0.1 to 60)."""
     ring_slots: int = DEFAULT_SLOTS
     """Outcomes that a worker's queue holds, a power of two (512 to 1,048,576)."""
     tick_s: float = 0.02
@@ -99,7 +101,7 @@ class SupervisorSettings:
 
 
 SECTIONS: Final[dict[str, tuple[str, ...]]] = {
-    "control": ("commanders", "connections_max", "per_uid_max", "unsaid_max"),
+    "control": ("commanders", "connections_max", "per_uid_max", "unsaid_max", "hello_within_s"),
     "supervisor": ("ring_slots", "tick_s", "disk_interval_s", "log_level"),
 }
 BREAKER_KEYS: Final = tuple(item.name for item in fields(BreakerSettings))
@@ -134,6 +136,7 @@ _BOUNDS: Final = {
     "connections_max": _Bound(16, 65_536, whole=True),
     "per_uid_max": _Bound(1, 65_536, whole=True),
     "unsaid_max": _Bound(16, 65_536, whole=True),
+    "hello_within_s": _Bound(0.1, 60.0),
     "ring_slots": _Bound(2 * BLOCK, MAX_SLOTS, whole=True, power_of_two=True),
     "tick_s": _Bound(0.001, 0.1),
     "disk_interval_s": _Bound(0.1, 3600.0),

@@ -182,7 +182,7 @@ class Source:
 
         A segment in which nothing was stored behind the next slot costs one comparison of bytes.
         """
-        if not self._stale and self._ahead_view == self._ahead:
+        if not self._stale and bytes(self._ahead_view) == self._ahead:
             return
         reader = self.reader
         if self._stale:

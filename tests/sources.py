@@ -20,18 +20,15 @@ SHIPPED: Final = ("ipc/", "supervisor/", "workers/")
 @cache
 def tracked() -> tuple[str, ...]:
     """Every file of the project that is not ignored, as paths from the root."""
-    listing = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if listing.returncode:  # an unpacked archive has no repository
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    try:
+        listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        # No git here, or an unpacked archive, which is no repository.
         hidden = re.compile(r"/(?:\.(?!ci/)|__pycache__|build/)|\.egg-info/")
         paths = (str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if path.is_file())
         return tuple(path for path in paths if not hidden.search("/" + path))
-    return tuple(path for path in listing.stdout.split("\n") if path and (ROOT / path).exists())
+    return tuple(path for path in listing.split("\n") if path and (ROOT / path).exists())
 
 
 def python_files(*folders: str) -> list[str]:

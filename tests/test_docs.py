@@ -23,7 +23,7 @@ from supervisor.ctl.exits import STYLES, exit_code
 from supervisor.ctl.page import Verdict
 from supervisor.ctl.parse import parse
 from supervisor.example import field_docs
-from tests.sources import ROOT, tracked
+from tests.sources import ROOT, SHIPPED, python_files, tracked
 
 BLOCK: Final = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK: Final = re.compile(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)")
@@ -127,6 +127,13 @@ def test_links_lead_somewhere(path: str) -> None:
             headings = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), re.MULTILINE)
             slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert anchor[1:] in slugs, f"{path}: {anchor}"
+
+
+def test_every_package_is_shipped() -> None:
+    """pyproject.toml lists every folder that is a package of the three."""
+    listed = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]["packages"]
+    there = {os.path.dirname(path).replace("/", ".") for path in python_files(*SHIPPED)}
+    assert set(listed) == there
 
 
 def test_one_version() -> None:

@@ -26,7 +26,7 @@ RAISES: Final[dict[str, tuple[type[BaseException] | None, OutcomeKind]]] = {
     "keyboard": (KeyboardInterrupt, OutcomeKind.CANCELLED),
     "exit": (SystemExit, OutcomeKind.CANCELLED),
     "generator": (GeneratorExit, OutcomeKind.CANCELLED),
-    "memory": (MemoryError, OutcomeKind.CANCELLED),
+    "memory": (MemoryError, OutcomeKind.IGNORED),
 }
 """How a call may be told to end: what it raises, and the kind of outcome that this is."""
 

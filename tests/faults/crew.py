@@ -8,10 +8,13 @@ orders that do one fault's work). Options: name, namespace, ledgers, connect, ui
 
 from __future__ import annotations
 
+import codecs
+import faulthandler
 import json
 import logging
 import mmap
 import os
+import signal
 import sys
 import threading
 import time
@@ -322,11 +325,14 @@ def main() -> int:
     """Read the options, say `up`, obey until `stop` or the end of stdin."""
     options = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     crew = Crew(options)
     known = orders()
     if options.get("count_connects"):
         crew.count_connects()
     if "uid" in options:
+        # What Python loads late may not be readable for that user: this one is needed.
+        codecs.lookup("ascii")
         os.setgroups(options.get("groups", []))
         os.setgid(options["uid"])
         os.setuid(options["uid"])

@@ -43,6 +43,10 @@ class Inside:
         """The index of the word of a ring position."""
         return self.layout.ring + (position & (self.layout.slots - 1))
 
+    def published(self) -> list[int]:
+        """The rows whose board word the supervisor has written."""
+        return [row for row in range(at.ROWS) if self.words[at.W_BOARD + row]]
+
     @property
     def granted(self) -> int:
         """How far the worker has been granted slots."""

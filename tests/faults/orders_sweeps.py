@@ -7,6 +7,7 @@ supervisor counts must lie between. Neighbours: `crew` (who obeys), `orders_hole
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import sys
 import threading
 import time
@@ -132,11 +133,13 @@ class Sweep:
 
 
 def _with(breaker: ipc.CircuitBreaker) -> Callable[[Callable[[], None]], Any]:
-    def form(inside: Callable[[], None]) -> None:
+    """Each block in a context of its own: what an interruption leaves there goes with it."""
+
+    def block(inside: Callable[[], None]) -> None:
         with breaker:
             inside()
 
-    return form
+    return lambda inside: contextvars.copy_context().run(block, inside)
 
 
 _FORMS: Final[dict[str, Callable[[ipc.CircuitBreaker], Callable[[Callable[[], None]], Any]]]] = {
@@ -164,7 +167,7 @@ def sweep_opcodes(
 
 
 def sweep_trials(
-    crew: Crew, breaker: str, step: int = 1, first: int = 1, lease_s: float = 1.5, seconds: float = 60.0
+    crew: Crew, breaker: str, step: int = 1, first: int = 1, lease_s: float = 1.5, span_s: float = 60.0
 ) -> dict[str, Any]:
     """Interrupt trial calls of a half-open breaker at every `step`-th opcode.
 
@@ -172,7 +175,7 @@ def sweep_trials(
     it must come within `lease_s`.
     """
     sweep = Sweep(crew, breaker, "ok", "decorated")
-    nth, end, waited = first, time.monotonic() + seconds, 0.0
+    nth, end, waited = first, time.monotonic() + span_s, 0.0
     while time.monotonic() < end:
         begun = time.monotonic()
         while sweep.plain() != "ok":

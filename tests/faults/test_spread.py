@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
 
+from ipc.layout import END_STEPS_PER_S
 from tests.faults.effort import PATIENCE_S
 from tests.faults.judge import judge
 from tests.faults.weather import FINE, FOUL, Weather
@@ -15,6 +17,7 @@ from tests.live.house import House, percentile, wait_for
 
 pytestmark = pytest.mark.timeout(PATIENCE_S)
 
+END_STEP_S: Final = 2.0 / END_STEPS_PER_S
 SETTINGS: Final[dict[str, Any]] = {
     "failure_threshold": 5, "failure_rate": None, "recovery_timeout": 0.5, "recovery_jitter": 0.0,
     "recovery_growth": 1.0, "permitted_trials": 2, "successes_to_close": 3, "trial_timeout": 2.0,
@@ -50,9 +53,11 @@ def test_refusal_reaches_every_worker(house: House) -> None:
         hand.order("guard", breaker="database", **{**SETTINGS, "recovery_timeout": 0.3})
     waits: list[float] = []
     for _ in range(10):
+        time.sleep(2 * END_STEP_S)  # within one step of an end nobody can tell which came first
         last = hands[0].order("call", breaker="database", how="fail", times=5)["at"]
-        refused = [hand.order("call_until", breaker="database", result="refused") for hand in hands[1:]]
-        waits += [one["at"] - last for one in refused]
+        wait_for("open", lambda: house.breaker("database")["state"] == "OPEN", 2.0, 0.001)
+        waits.append(time.monotonic() - last)
+        assert [hand.order("call", breaker="database")["refused"] for hand in hands[1:]] == [1, 1, 1, 1]
         for hand in hands:
             hand.order("call_until", breaker="database", result="ok")
         wait_for("closed", lambda: _recovering(house, hands), 5.0)

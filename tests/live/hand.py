@@ -14,6 +14,7 @@ import queue
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ class Hand:
             try:
                 said_now = self._said.get(timeout=seconds)
             except queue.Empty:
-                raise AssertionError(f"worker {self.pid} did not say {word} in {seconds:g} s") from None
+                late = f"worker {self.pid} did not say {word} in {seconds:g} s"
+                raise AssertionError(f"{late}:\n{self._stacks()}") from None
             if said_now is None:
                 self._said.put(None)
                 ended = f"worker {self.pid} ended ({self.process.poll()})"
@@ -74,6 +76,16 @@ class Hand:
             if _fits(said_now, word, facts):
                 return said_now
             self._kept.append(said_now)
+
+    def _stacks(self) -> str:
+        """Where its threads are: a worker dumps them when it is asked by SIGUSR1."""
+        before = len(self.wrote())
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGUSR1)
+            deadline = time.monotonic() + 1.0
+            while len(self.wrote()) == before and time.monotonic() < deadline:
+                time.sleep(0.02)
+        return self.wrote()[before:][-3000:]
 
     def tell(self, do: str, **fields: Any) -> None:
         """Give an order and wait for nothing."""

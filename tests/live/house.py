@@ -67,7 +67,10 @@ class House:
         self.state = self.root / "state"
         self.log = self.root / "breakerd.log"
         self.ledgers = self.root / "ledgers"
-        self.ledgers.mkdir(mode=0o777)
+        self.ledgers.mkdir()
+        # Workers of other users must reach the socket's directory, and have a place for their ledgers.
+        self.root.chmod(0o755)
+        self.ledgers.chmod(0o777)
         self.environment = dict(environment or {})
         self.prefix: tuple[str, ...] = ()
         """What stands before the interpreter in every command line, such as `unshare -m`."""
@@ -316,9 +319,20 @@ def cpu_s(pid: int) -> float:
     return float(used.user + used.system)
 
 
-def limit_descriptors(pid: int, most: int) -> None:
-    """Let the process have at most that many descriptors."""
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, 20_000))
+def spare_descriptors(pid: int, spare: int) -> None:
+    """Let the process open `spare` more descriptors and no more: the limit is one on their numbers."""
+    used = {int(number) for number in os.listdir(f"/proc/{pid}/fd")}
+    limit = 0
+    while spare or limit in used:
+        spare -= limit not in used
+        limit += 1
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]))
+
+
+def unlimit_descriptors(pid: int) -> None:
+    """Lift the limit again."""
+    hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def percentile(values: Sequence[float], share: float) -> float:

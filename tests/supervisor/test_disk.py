@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from supervisor import disk
 from supervisor.disk import FILE_NAME, NEW_SUFFIX, PREVIOUS_SUFFIX, DiskCopy, Saved
+from tests.dying import deaths
+from tests.supervisor.room import file_size_limit
 
 BOOT = 0xFEDC_BA98_7654_3210
 OLD, NEW = b"the old image", b"the new image, longer"
@@ -108,23 +108,20 @@ def test_a_crash_between_any_two_steps(copy: DiskCopy) -> None:
     assert copy.load() == Saved(NEW, BOOT, 11.5)
 
 
+def test_a_death_at_any_line_of_a_save(copy: DiskCopy) -> None:
+    """Whoever dies before any line of it leaves the newest copy or the one before it."""
+    third = b"a third image"
+    for _ in deaths(disk, lambda: copy, lambda mine: mine.save(third, BOOT, 12.5)):
+        assert copy.load() in (Saved(NEW, BOOT, 11.5), Saved(third, BOOT, 12.5))
+        assert copy.save(NEW, BOOT, 11.5)
+
+
 @pytest.mark.parametrize("left", [b"", b"a new copy that was never completed", b"x" * 100_000])
 def test_what_a_crash_left_is_in_nobodys_way(copy: DiskCopy, left: bytes) -> None:
     """A temporary file of an earlier life is written over."""
     Path(copy.path + NEW_SUFFIX).write_bytes(left)
     assert copy.save(b"third", BOOT, 12.5)
     assert copy.load() == Saved(b"third", BOOT, 12.5)
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """No file of this process may become larger than `size` bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_no_room_is_told_and_tried_again(copy: DiskCopy, tmp_path: Path) -> None:

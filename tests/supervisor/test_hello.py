@@ -47,7 +47,9 @@ class Door:
         self.loop = Loop()
         self.died: list[str] = []
         intake = Intake(engine)
-        self.attachments = Attachments(self.loop, intake, theirs, self.died.append, passes_by)
+        self.attachments = Attachments(
+            self.loop, intake, theirs, self.died.append, lambda: self.now_ns * 1e-9, passes_by
+        )
         self.mind = Mind(engine, self.journal, self.attachments, lambda: 5.0, lambda: 0.5, passes_by)
         self.mind.stage = Stage(lambda _: None, lambda: 5.0, lambda _: None)
         bell = os.eventfd(0)
@@ -212,3 +214,21 @@ def test_a_foreign_file_in_place_of_a_segment_is_refused(door: Door) -> None:
         with pytest.raises(HelloRefused, match="cannot be used"):
             door.hello(have=True, numbers=(os.pidfd_open(os.getpid()), number))
     other.close_fd()
+
+
+def test_a_death_that_nobody_dealt_with_is_told_again(door: Door) -> None:
+    """Once when the pidfd says so, then each second until the worker is retired."""
+    worker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    door.hello(pid=worker.pid)
+    worker.kill()
+    worker.communicate()
+    door.loop.spin()
+    door.attachments.remind()
+    assert door.died == [NONCE]
+    door.now_ns += 1_100_000_000
+    door.attachments.remind()
+    assert door.died == [NONCE, NONCE]
+    door.mind.transact((WorkerLeft(NONCE),))
+    door.now_ns += 1_100_000_000
+    door.attachments.remind()
+    assert door.died == [NONCE, NONCE]

@@ -1,71 +1,30 @@
-"""The checkpoint: after a kill between any two stores, and with any damage, the state before or after."""
+"""The checkpoint: after a kill between any two stores the state before or after."""
 
 from __future__ import annotations
 
 import os
 import random
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from supervisor import journal as places
-from supervisor.journal import Journal, Loaded, read_image, select, selected
-
-BOOT = 0x1234_5678_9ABC_DEF0
-SOFTWARE = "0.1.0"
-IN_USE_MAX = 8192
-FIRST: dict[str, Any] = {"state": "first"}
-SECOND: dict[str, Any] = {"state": "second", "numbers": list(range(100))}
-
-
-def opened(directory: Path, boot: int = BOOT) -> Journal:
-    """The journal in a directory."""
-    return Journal.open(str(directory), boot, SOFTWARE)
-
-
-def what(loaded: Loaded | None) -> tuple[Any, list[Any]] | None:
-    """Snapshot and messages of what was loaded; None = nothing."""
-    if loaded is None or loaded.snapshot is None:
-        return None
-    return loaded.snapshot, [record.message for record in loaded.records]
-
-
-def read(directory: Path) -> Loaded | None:
-    """What a new daemon would load."""
-    journal = opened(directory)
-    loaded = journal.load()
-    journal.close()
-    return loaded
-
-
-def path_in(directory: Path) -> Path:
-    """The file of the journal in a directory."""
-    return directory / places.FILE_NAME
-
-
-def grown(directory: Path) -> Journal:
-    """A journal with something in both halves: SECOND with two records, before it FIRST with one."""
-    journal = opened(directory)
-    journal.snapshot(FIRST)
-    add(journal, [1])
-    journal.snapshot(SECOND)
-    add(journal, [2], [3])
-    return journal
-
-
-def add(journal: Journal, *messages: list[Any]) -> None:
-    """Append and commit."""
-    for number, message in enumerate(messages):
-        assert journal.append(10.0 + number, 0.5, message)
-    journal.commit()
-
-
-AFTER = (SECOND, [[2], [3]])
-BEFORE = (FIRST, [[1]])
+from supervisor.journal import Journal, read_image
+from tests.dying import deaths
+from tests.supervisor.journals import (
+    AFTER,
+    FIRST,
+    SECOND,
+    SOFTWARE,
+    add,
+    grown,
+    load_bytes,
+    opened,
+    path_in,
+    read,
+    what,
+)
+from tests.supervisor.room import file_size_limit
 
 
 def test_a_new_journal_has_nothing(tmp_path: Path) -> None:
@@ -230,6 +189,72 @@ def test_a_kill_while_the_file_grows(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == [places.FILE_NAME]
 
 
+@pytest.mark.parametrize("size", [10, places.HALF_BYTES])
+def test_a_death_at_any_line_of_a_snapshot(tmp_path: Path, size: int) -> None:
+    """Whoever dies before any line of it, also where the file grows, leaves the old state or the new one."""
+    new = {"state": "x" * size}
+
+    def prepare() -> Journal:
+        return grown(tmp_path)
+
+    seen = []
+    for _ in deaths(places, prepare, lambda journal: journal.snapshot(new)):
+        found = unharmed(tmp_path)
+        assert found in (AFTER, (new, []))
+        seen.append(found == AFTER)
+        clear(tmp_path)
+    assert seen == sorted(seen, reverse=True)
+    assert True in seen
+
+
+def test_a_death_at_any_line_of_a_start(tmp_path: Path) -> None:
+    """Opening, loading and the first snapshots keep what was committed, whenever the daemon dies."""
+    grown(tmp_path).close()
+    new = {"state": "new life"}
+
+    def start(_: None) -> None:
+        journal = opened(tmp_path)
+        journal.load()
+        journal.snapshot(new)
+
+    seen = []
+    for _ in deaths(places, lambda: None, start):
+        found = unharmed(tmp_path)
+        assert found in (AFTER, (new, []))
+        seen.append(found == AFTER)
+        clear(tmp_path)
+        grown(tmp_path).close()
+    assert True in seen
+    assert False in seen
+
+
+def test_a_death_at_any_line_of_a_commit(tmp_path: Path) -> None:
+    """Two records appended and committed come back both or not at all."""
+
+    def work(journal: Journal) -> None:
+        journal.append(12.0, 0.5, [4])
+        journal.append(12.0, 0.5, [5])
+        journal.commit()
+
+    for _ in deaths(places, lambda: grown(tmp_path), work):
+        assert unharmed(tmp_path) in (AFTER, (SECOND, [[2], [3], [4], [5]]))
+        clear(tmp_path)
+
+
+def unharmed(directory: Path) -> object:
+    """What a new daemon loads, to which nothing may look damaged: dying damages nothing."""
+    loaded = read(directory)
+    assert loaded is not None
+    assert loaded.problems == ()
+    return what(loaded)
+
+
+def clear(directory: Path) -> None:
+    """Remove every file."""
+    for left in directory.iterdir():
+        left.unlink()
+
+
 def test_after_a_start_nothing_of_an_earlier_life_is_left(tmp_path: Path) -> None:
     """The first snapshot goes into both halves: neither damage nor a kill brings an older state back."""
     grown(tmp_path).close()
@@ -243,155 +268,7 @@ def test_after_a_start_nothing_of_an_earlier_life_is_left(tmp_path: Path) -> Non
         assert what(load_bytes(tmp_path, bytes(data))) == (new, [])
 
 
-def load_bytes(directory: Path, data: bytes) -> Loaded | None:
-    """What a new daemon would load from a file of these bytes."""
-    place = directory / "copy"
-    place.mkdir(exist_ok=True)
-    for left in place.iterdir():
-        left.unlink()
-    half = places.HEADER_BYTES + places.HALF_BYTES
-    with open(path_in(place), "wb") as file:
-        # Sparse: nothing in these tests goes so far into a half.
-        file.write(data[: places.HEADER_BYTES + IN_USE_MAX])
-        file.seek(half)
-        file.write(data[half : half + IN_USE_MAX])
-        file.truncate(len(data))
-    loaded = read(place)
-    for left in place.iterdir():
-        left.unlink()
-    place.rmdir()
-    return loaded
-
-
-# --- damage (C10) ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A checkpoint as a killed daemon leaves it, without the unused ends of its halves."""
-    directory = tmp_path_factory.mktemp("whole")
-    journal = grown(directory)
-    journal.close()
-    return path_in(directory).read_bytes()
-
-
-def check_damaged(directory: Path, data: bytes, problem_needed: bool = True) -> None:
-    """The current half, the previous one or nothing is loaded, never a part; what is not current is told."""
-    loaded = load_bytes(directory, data)
-    assert loaded is not None
-    assert what(loaded) in (AFTER, BEFORE, None)
-    if what(loaded) != AFTER or problem_needed:
-        assert loaded.problems
-        assert all(problem.startswith("checkpoint: ") for problem in loaded.problems)
-
-
-@pytest.mark.parametrize("word", [places.W_MAGIC, places.W_BOOT, places.W_SIZE, places.W_CHECK])
-def test_every_flip_in_the_header_is_found(tmp_path: Path, whole: bytes, word: int) -> None:
-    """A header that is not as it was written makes the whole file unusable."""
-    for place in range(8 * word, 8 * word + 8):
-        for flip in (1, 16, 128, 255):
-            data = bytearray(whole)
-            data[place] ^= flip
-            assert what(load_bytes(tmp_path, bytes(data))) is None
-            check_damaged(tmp_path, bytes(data))
-
-
-def test_every_flip_in_the_selector_leads_to_the_previous_half(tmp_path: Path, whole: bytes) -> None:
-    """A selector that is not as it was stored selects nothing: what was selected before it is used."""
-    for place in range(8 * places.W_SELECTOR, 8 * places.W_SELECTOR + 8):
-        for flip in (*(1 << bit for bit in range(8)), 255):
-            data = bytearray(whole)
-            data[place] ^= flip
-            assert what(load_bytes(tmp_path, bytes(data))) == BEFORE
-            check_damaged(tmp_path, bytes(data))
-
-
-def test_flips_in_what_is_not_needed_harm_nothing(tmp_path: Path, whole: bytes) -> None:
-    """The word that remembers the previous half is only asked when the current one is damaged."""
-    for place in range(8 * places.W_BEFORE, 8 * places.W_BEFORE + 8):
-        data = bytearray(whole)
-        data[place] ^= 255
-        assert what(load_bytes(tmp_path, bytes(data))) == AFTER
-
-
-def test_a_thousand_flips_in_the_body(tmp_path: Path, whole: bytes) -> None:
-    """A flipped bit in the current half leads to the previous one, one elsewhere to nothing worse."""
-    dice = random.Random(20_251)
-    half, end = selected(int.from_bytes(whole[64:72], "little")) or (0, 0)
-    size = (len(whole) - places.HEADER_BYTES) // 2
-    current = places.HEADER_BYTES + half * size
-    for _ in range(1000):
-        data = bytearray(whole)
-        other = dice.random() < 0.3
-        start = places.HEADER_BYTES + (1 - half) * size if other else current
-        data[start + dice.randrange(end)] ^= 1 << dice.randrange(8)
-        assert what(load_bytes(tmp_path, bytes(data))) == (AFTER if other else BEFORE)
-        check_damaged(tmp_path, bytes(data), problem_needed=not other)
-
-
-def test_both_halves_damaged_is_empty(tmp_path: Path, whole: bytes) -> None:
-    """With no whole half nothing is loaded, the file is set aside, and a new one is begun."""
-    data = bytearray(whole)
-    size = (len(whole) - places.HEADER_BYTES) // 2
-    for half in (0, 1):
-        data[places.HEADER_BYTES + half * size + 15] ^= 4
-    path_in(tmp_path).write_bytes(data)
-    journal = opened(tmp_path)
-    loaded = journal.load()
-    assert what(loaded) is None
-    assert loaded is not None
-    assert "checkpoint.bad" in loaded.problems[0]
-    assert sorted(os.listdir(tmp_path)) == ["checkpoint", "checkpoint.bad"]
-    assert (tmp_path / "checkpoint.bad").read_bytes() == data
-    journal.snapshot(FIRST)
-    assert what(read(tmp_path)) == (FIRST, [])
-
-
-@pytest.mark.parametrize("length", [0, 1, 8, 64, 4095, 4096, 4097, 4200, 5000, 100_000, -1, -4096])
-def test_a_cut_file_is_empty(tmp_path: Path, whole: bytes, length: int) -> None:
-    """A file that is shorter than its header says is not read at all."""
-    assert what(load_bytes(tmp_path, whole[:length])) is None
-    check_damaged(tmp_path, whole[:length])
-
-
-@pytest.mark.parametrize("version", [0, 2, 255])
-def test_another_version_is_empty(tmp_path: Path, whole: bytes, version: int) -> None:
-    """A checkpoint of another version of this format is set aside, not guessed at."""
-    magic = places.MAGIC & ~0xFFFF | version
-    data = magic.to_bytes(8, "little") + whole[8:]
-    check_damaged(tmp_path, data)
-    assert what(load_bytes(tmp_path, data)) is None
-
-
-def test_another_boot_is_empty(tmp_path: Path) -> None:
-    """The times of another boot mean nothing here."""
-    grown(tmp_path).close()
-    loaded = opened(tmp_path, BOOT + 1).load()
-    assert loaded is not None
-    assert "another boot" in loaded.problems[0]
-
-
-def test_a_selector_proves_itself() -> None:
-    """Zero and random words select nothing; every selector tells what was put into it."""
-    dice = random.Random(1)
-    assert selected(0) is None
-    assert not any(selected(dice.getrandbits(64)) for _ in range(10_000))
-    for half, end in ((0, 0), (1, 0), (0, 12_345), (1, (1 << 30) - 1)):
-        assert selected(select(half, end)) == (half, end)
-
-
 # --- no room --------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """No file of this process may become larger than `size` bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_file_that_cannot_grow_keeps_what_it_has(tmp_path: Path) -> None:

@@ -26,11 +26,8 @@ def test_the_second_is_told_the_pid_of_the_first(tmp_path: Path) -> None:
     assert caught.value.pid == os.getpid()
 
 
-def test_a_foreign_holder_is_waited_for_and_then_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_foreign_holder_is_waited_for_and_then_told(tmp_path: Path) -> None:
     """A5: somebody else's lock, without a text that names anybody: nothing is killed or removed."""
-    monkeypatch.setattr(lock, "PATIENCE_S", 0.1)
     path = tmp_path / lock.LOCK_NAME
     with path.open("w") as foreign:
         fcntl.flock(foreign, fcntl.LOCK_EX)
@@ -39,11 +36,8 @@ def test_a_foreign_holder_is_waited_for_and_then_told(
     assert path.exists()
 
 
-def test_a_stopped_orphan_that_holds_the_lock_is_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_orphan_that_holds_the_lock_is_ended(tmp_path: Path) -> None:
     """A daemon whose nursery is gone and that does not react is killed, and only that process."""
-    monkeypatch.setattr(lock, "ORPHAN_GRACE_S", 0.1)
     fd = os.open(tmp_path / lock.LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(fd, fcntl.LOCK_EX)
     sleeper = subprocess.Popen([sys.executable, "-c", "input()"], pass_fds=(fd,), stdin=subprocess.PIPE)

@@ -106,6 +106,13 @@ def test_a_worker_that_left_in_order_has_nothing_in_flight() -> None:
     assert not account(Tallied("success", 4, 4, 0), stuck=2).exact
 
 
+@pytest.mark.parametrize(("counted", "exact"), [(299, False), (300, True), (301, True), (302, False)])
+def test_refusals_are_exact_too(counted: int, exact: bool) -> None:
+    """A killed worker may not have noted the last refusal that was counted; no other may differ."""
+    made = account(Tallied("success", 4, 4, 0), refused=Tallied("refused", 300, counted, 0))
+    assert made.exact is exact
+
+
 def test_figures_of_an_outage() -> None:
     """Times run from the first failure of anybody to the last worker's first refusal, and to its way back."""
     one = replace(
@@ -150,10 +157,10 @@ def test_the_report_of_an_exact_run() -> None:
         "kill -9 of worker 2 (pid 11) and of daemon 12;",
         "its successor 13 answered 0.40 s later",
         "",
-        "  Outcomes                                  issued     counted",
+        "  Outcomes, host-wide                       issued     counted",
         "  success                                    9,310       9,309  exact, 1 in flight",
         "  failure                                        9           9  exact",
-        "  refused (no outcomes)                        300         300",
+        "  refused (no outcomes)                        300         300  exact",
         "",
         "worker 2 was killed with 1 outcome in flight: it had not reached the ring",
         "EXACT: 9,319 outcomes issued = 9,318 counted + 1 in flight at the kill",
@@ -165,4 +172,4 @@ def test_the_report_of_a_run_that_is_not_exact() -> None:
     """A missing outcome is told by kind and in the verdict."""
     lines = report(account(Tallied("success", 12, 10, 0)))
     assert "  success                                       12          10  off by -2" in lines
-    assert lines[-2] == "NOT EXACT: 12 outcomes issued, 10 counted"
+    assert lines[-2] == "NOT EXACT: 12 outcomes issued, 10 counted; see above"

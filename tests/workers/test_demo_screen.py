@@ -26,9 +26,10 @@ TOGETHER = Scene(
     rates=Rates(0.0, 2.0, 190.0),
     history=(Rates(400.0, 0.0, 0.0), Rates(0.0, 20.0, 60.0), Rates(0.0, 2.0, 190.0)),
     events=(Event(13.9, "demo", "process 4020 took the exclusive lock of the database"),),
+    result="42 calls hit the dead database",
     database="LOCKED",
 )
-ALONE = Scene(2.0, 0, "all is well", 0.1, WORKERS, None, None, Rates(400.0, 0.0, 0.0), (), (), "up")
+ALONE = Scene(2.0, 0, "all is well", 0.1, WORKERS, None, None, Rates(400.0, 0.0, 0.0), (), (), "", "up")
 
 
 def drawn(scene: Scene, width: int = 100, height: int = 40) -> list[str]:
@@ -50,14 +51,15 @@ def test_the_picture_shows_everything() -> None:
         "OPEN  shop/database, generation 3, trials in 0.7 s",
         "answers, daemon pid 4010",
         "refused/s      190",
+        "act before   42 calls hit the dead database",
         "13.9 s process 4020 took the exclusive lock of the database",
     ):
         assert part in text
 
 
 def test_the_picture_keeps_its_height() -> None:
-    """The picture does not jump when events come in: 25 lines with two workers, whatever happened."""
-    assert len(drawn(TOGETHER)) == len(drawn(ALONE)) == 25
+    """The picture does not jump when events come in: 26 lines with two workers, whatever happened."""
+    assert len(drawn(TOGETHER)) == len(drawn(ALONE)) == 26
 
 
 def test_the_picture_fits_its_terminal() -> None:
@@ -78,7 +80,7 @@ def test_a_dead_daemon_is_visible() -> None:
     """While the daemon does not answer the picture says so."""
     gone = Scene(
         20.0, 1, "kill -9 of the daemon", 0.8, WORKERS, TOGETHER.breaker, SupervisorView(4010, False),
-        Rates(400.0, 0.0, 0.0), (), (), "up",
+        Rates(400.0, 0.0, 0.0), (), (), "", "up",
     )  # fmt: skip
     assert "away: outcomes wait in the workers' rings" in "\n".join(drawn(gone))
     assert status(gone) == (

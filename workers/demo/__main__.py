@@ -14,9 +14,9 @@ from types import FrameType
 from typing import Final
 
 from workers.demo.account import report
-from workers.demo.acts import Plan, perform
+from workers.demo.acts import BREAKERD, Plan, perform
 from workers.demo.lines import Lines
-from workers.demo.processes import Troupe
+from workers.demo.processes import Troupe, tail
 from workers.demo.screen import Screen, print_account, print_events
 from workers.demo.stage import Asked, Audience, DemoFailed, Stage
 
@@ -66,7 +66,10 @@ def _play(directory: str, plan: Plan, audience: Audience, live: bool) -> int:
         print_account(account)
     else:
         print("\n" + "\n".join(report(account)))
-    return 0 if account.exact else 1
+    if account.exact:
+        return 0
+    print(f"\nThe end of breakerd's log:\n{tail(f'{directory}/{BREAKERD}.log')}", file=sys.stderr)
+    return 1
 
 
 def _listen(stage: Stage) -> None:
@@ -88,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=_workers, default=6, help=f"worker processes, {WORKERS_MIN} to {WORKERS_MAX} (6)"
     )
     parser.add_argument(
-        "--outage", type=_outage, default=4.0, help=f"its seconds, {OUTAGE_MIN_S:g} to {OUTAGE_MAX_S:g} (4)"
+        "--outage", type=_outage, default=5.0, help=f"its seconds, {OUTAGE_MIN_S:g} to {OUTAGE_MAX_S:g} (5)"
     )
     parser.add_argument("--plain", action="store_true", help="print lines even on a terminal")
     return parser

@@ -71,7 +71,7 @@ class Account:
     kills: Kills
     tallies: tuple[Tallied, ...]
     refused: Tallied
-    """Refusals: `in_flight` may only be missing from the worker's file, never from the supervisor's."""
+    """Calls that the breaker refused; they are no outcomes, but exact as well."""
     lost: tuple[tuple[str, int], ...]
     """What the supervisor itself says that it lost; empty = nothing."""
     stuck: int
@@ -80,8 +80,10 @@ class Account:
 
     @property
     def exact(self) -> bool:
-        """Whether issued = counted, to the last outcome."""
-        return not self.lost and not self.stuck and all(tally.exact for tally in self.tallies)
+        """Whether issued = counted, to the last outcome and refusal."""
+        outcomes = not self.lost and not self.stuck and all(tally.exact for tally in self.tallies)
+        # A worker notes a refusal after its breaker did: the killed one may have had no time to.
+        return outcomes and 0 <= self.refused.counted - self.refused.issued <= 1
 
 
 def outage_figures(counts: Iterable[Counts], released_ns: int) -> OutageFigures:
@@ -138,10 +140,10 @@ LABEL: Final = 36
 COLUMN: Final = 12
 
 
-def summary(act: str, figures: OutageFigures) -> str:
+def summary(figures: OutageFigures) -> str:
     """One outage in one line."""
     when = _time(figures.everywhere_s)
-    return f"{act}: {figures.hits:,} calls hit the dead database, refused everywhere after {when}"
+    return f"{figures.hits:,} calls hit the dead database, refused everywhere after {when}"
 
 
 def report(account: Account) -> list[str]:
@@ -163,10 +165,13 @@ def report(account: Account) -> list[str]:
         f"kill -9 of worker {kills.worker} (pid {kills.worker_pid}) and of daemon {kills.daemon_pid};",
         f"its successor {kills.new_daemon_pid} answered {kills.back_s:.2f} s later",
         "",
-        _row("Outcomes", "issued", "counted"),
+        _row("Outcomes, host-wide", "issued", "counted"),
     ]
     lines += [_row(one.kind, f"{one.issued:,}", f"{one.counted:,}", _verdict(one)) for one in account.tallies]
-    lines += [_row("refused (no outcomes)", f"{account.refused.issued:,}", f"{account.refused.counted:,}")]
+    refused = account.refused
+    off = refused.counted - refused.issued
+    verdict = "  exact" if not off else f"  off by {off:+,}"
+    lines += [_row("refused (no outcomes)", f"{refused.issued:,}", f"{refused.counted:,}", verdict)]
     return lines + _conclusion(account)
 
 
@@ -175,17 +180,15 @@ def _conclusion(account: Account) -> list[str]:
     issued = sum(one.issued for one in account.tallies)
     counted = sum(one.counted for one in account.tallies)
     flying = sum(one.in_flight for one in account.tallies)
-    lines = [""]
-    if flying:
-        fate = _fate(issued - counted)
-        lines.append(f"worker {account.kills.worker} was killed with {flying} outcome in flight: {fate}")
+    fate = f"{flying} outcome in flight: {_fate(issued - counted)}" if flying else "no outcome in flight"
+    lines = ["", f"worker {account.kills.worker} was killed with {fate}"]
     lines += [f"lost, says the supervisor: {count:,} {what}" for what, count in account.lost]
     if account.stuck:
         lines.append(f"{account.stuck:,} outcomes of workers that ended in order were never put")
     if account.exact:
         lines.append(f"EXACT: {issued:,} outcomes issued = {counted:,} counted{_less(issued - counted)}")
     else:
-        lines.append(f"NOT EXACT: {issued:,} outcomes issued, {counted:,} counted")
+        lines.append(f"NOT EXACT: {issued:,} outcomes issued, {counted:,} counted; see above")
     lines.append(f"took {account.took_s:.1f} s")
     return lines
 

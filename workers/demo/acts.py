@@ -34,6 +34,10 @@ from workers.demo.shop import Shop
 from workers.demo.stage import DemoFailed, Member, Stage, fell
 from workers.demo.tap import Tap
 
+EXPECTED_S: Final = 13.0
+"""What it takes beside the outages, on an ordinary machine."""
+BREAKERD: Final = "breakerd"
+"""What the supervisor's process is called, and its log file."""
 ALONE: Final = 0
 TOGETHER: Final = 1
 START_LIMIT_S: Final = 12.0
@@ -65,6 +69,7 @@ class Plan:
 
 def perform(stage: Stage, plan: Plan) -> Account:
     """Play it all. Raises DemoFailed and Asked."""
+    stage.expected_s = EXPECTED_S + len(ACTS) * plan.outage_s
     alone = _alone(stage, plan)
     path = _supervise(stage)
     together = _outage(stage, plan, TOGETHER, {"BREAKERD_SOCKET": path})
@@ -91,6 +96,7 @@ def perform(stage: Stage, plan: Plan) -> Account:
 def _alone(stage: Stage, plan: Plan) -> OutageFigures:
     """The first act: nobody knows what the others know."""
     figures = _outage(stage, plan, ALONE, {"BREAKERD_SOCKET": "off"})
+    stage.result = summary(figures)
     _stop(stage)
     stage.dismiss()
     return figures
@@ -105,7 +111,7 @@ def _supervise(stage: Stage) -> str:
         file.write("# The demo runs on defaults, whatever this machine has in /etc.\n")
     arguments = ["--config", config, "--runtime-dir", runtime, "--state-dir", state]
     leash = ["-m", "workers.demo.leash", str(os.getpid()), "supervisor.main", "run", *arguments]
-    stage.troupe.start("breakerd", leash, {})
+    stage.troupe.start(BREAKERD, leash, {})
     path = f"{runtime}/breakerd.sock"
     stage.until(lambda: _ready(path), START_LIMIT_S, "breakerd is ready")
     stage.tap = Tap(path)
@@ -158,7 +164,7 @@ def _outage(stage: Stage, plan: Plan, act: int, environ: dict[str, str]) -> Outa
     stage.until(lambda: _recovered(stage, cues), RECOVERY_LIMIT_S, "every worker is back")
     stage.say("every worker reaches the database again")
     figures = outage_figures(stage.counts(), cues.released_ns)
-    stage.say(summary(ACTS[act], figures))
+    stage.say(f"{ACTS[act]}: {summary(figures)}")
     return figures
 
 

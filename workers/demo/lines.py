@@ -51,8 +51,10 @@ def _breaker(scene: Scene) -> str:
     """The host's breaker, or everybody's own."""
     if scene.supervisor is None:
         return f"breakers {own_breakers(scene)}"
-    if scene.breaker is None or not scene.supervisor.answers:
+    if not scene.supervisor.answers:
         return "breaker unknown: the supervisor is away"
+    if scene.breaker is None:
+        return "breaker not yet used"
     return f"breaker {scene.breaker.state}, generation {scene.breaker.generation}"
 
 

@@ -54,10 +54,18 @@ class Running:
 
     def last_words(self) -> str:
         """The end of what it printed."""
-        with open(self.log, "rb") as file:
+        return tail(self.log)
+
+
+def tail(path: str) -> str:
+    """The end of a log file; empty where there is none."""
+    try:
+        with open(path, "rb") as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - LOG_TAIL_BYTES))
             return file.read().decode(errors="replace").strip()
+    except FileNotFoundError:
+        return ""
 
 
 def environment(changes: Mapping[str, str]) -> dict[str, str]:

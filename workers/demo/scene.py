@@ -88,5 +88,7 @@ class Scene:
     """One value per `stage.HISTORY_STEP_S`, oldest first."""
     events: tuple[Event, ...]
     """All of them, oldest first."""
+    result: str
+    """What came of the act before; empty in the first one."""
     database: str
     """up or LOCKED."""

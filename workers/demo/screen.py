@@ -22,7 +22,7 @@ from workers.demo.lines import own_breakers
 from workers.demo.scene import ACTS, Event, Scene, WorkerView
 
 EVENTS_MAX: Final = 8
-OTHER_LINES: Final = 15
+OTHER_LINES: Final = 16
 """What the picture needs beside workers and events."""
 WIDTH_MAX: Final = 100
 """Wider pictures are harder to read, not better."""
@@ -118,6 +118,8 @@ def _workers(workers: Iterable[WorkerView]) -> Table:
 def _host(scene: Scene, console: Console, width: int) -> RenderableType:
     """Database, breaker, supervisor and the three rates over time."""
     grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True, overflow="ellipsis")
     locked = scene.database != "up"
     grid.add_row("database", Text(scene.database, "bold white on red" if locked else "bold green"))
     grid.add_row("breaker", _breaker(scene))
@@ -128,6 +130,7 @@ def _host(scene: Scene, console: Console, width: int) -> RenderableType:
         values = [float(getattr(rates, name)) for rates in scene.history][-room:]
         now = float(getattr(scene.rates, name))
         grid.add_row(f"{name}/s", Text.assemble((f"{now:5,.0f} ", "bold"), (spark(values, blocks), style)))
+    grid.add_row("act before", Text(scene.result or "-", "" if scene.result else "dim"))
     return grid
 
 

@@ -1,0 +1,146 @@
+"""An attached process obeys its board and asks for permits."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from ipc import CircuitBreaker, CircuitOpenError, OutcomeKind
+from ipc.client import Client
+from ipc.process import set_default
+from ipc.vocabulary import BreakerState, Tally
+from tests.ipc.calls import Down, call
+from tests.ipc.fake_supervisor import FakeSupervisor
+from tests.ipc.waiting import eventually
+
+
+def test_the_board_is_obeyed(client: Client, supervisor: FakeSupervisor) -> None:
+    """OPEN refuses at once, HALF_OPEN without permits too, DISABLED and METRICS_ONLY admit."""
+    breaker = CircuitBreaker("database")
+    assert call(breaker) == 1
+    worker = supervisor.worker()
+    until = time.monotonic() + 30
+    for state, admitted in (
+        (BreakerState.OPEN, False),
+        (BreakerState.METRICS_ONLY, True),
+        (BreakerState.FORCED_OPEN, False),
+        (BreakerState.HALF_OPEN, False),
+        (BreakerState.DISABLED, True),
+        (BreakerState.CLOSED, True),
+    ):
+        worker.publish(0, state, 3, until if not admitted else 0.0)
+        result = call(breaker)
+        assert breaker.state.value is state
+        assert (result == 1) is admitted
+        if not admitted:
+            assert isinstance(result, CircuitOpenError)
+            assert result.state is state
+    assert worker.tally(0, Tally.REJECTED) == 3
+    assert worker.total(0, OutcomeKind.SUCCESS) == 4
+    assert worker.codes[0, 3 + 1] == 3
+
+
+def test_outcomes_carry_their_generation(client: Client, supervisor: FakeSupervisor) -> None:
+    """A new generation on the board is adopted by the next call; the one before it keeps the old."""
+    breaker = CircuitBreaker("database")
+    call(breaker)
+    worker = supervisor.worker()
+    worker.publish(0, BreakerState.CLOSED, 16)
+    with breaker:
+        worker.publish(0, BreakerState.CLOSED, 17)
+    call(breaker)
+    worker.drain()
+    assert worker.codes == {(0, 1): 1, (0, 16 % 15 + 1): 1, (0, 17 % 15 + 1): 1}
+
+
+def test_ramp_admits_more_and_more(supervisor: FakeSupervisor) -> None:
+    """CLOSED with a time: calls are let in with a growing chance; the others learn how long that lasts."""
+    draw = [0.5]
+    client = Client(supervisor.path, chance=lambda: draw[0])
+    before = set_default(client)
+    try:
+        breaker = CircuitBreaker("database")
+        assert client.connect()
+        worker = supervisor.worker()
+        worker.publish(0, BreakerState.CLOSED, 4, time.monotonic() + 60)
+        refusal = call(breaker)
+        assert isinstance(refusal, CircuitOpenError)
+        assert refusal.state is BreakerState.CLOSED
+        assert 59 < refusal.retry_after_s <= 60.001
+        breaker._ramp = (breaker._ramp[0], 61.0)  # a second has passed
+        draw[0] = 0.99
+        assert call(breaker) == 1
+        draw[0] = 0.97
+        assert isinstance(call(breaker), CircuitOpenError)
+        assert worker.tally(0, Tally.RAMPED) == 2
+        worker.publish(0, BreakerState.CLOSED, 4, time.monotonic())
+        eventually(lambda: call(breaker) == 1)
+    finally:
+        set_default(before)
+        client.close()
+
+
+def test_permit_makes_a_trial(client: Client, supervisor: FakeSupervisor) -> None:
+    """A permit is asked for by number; its outcome carries it, whatever it is, and rings."""
+    breaker = CircuitBreaker("database", expected_exception=Down)
+    call(breaker)
+    worker = supervisor.worker()
+    worker.publish(0, BreakerState.HALF_OPEN, 7, left=True)
+    for number, raises in enumerate((None, Down(), ValueError(), KeyboardInterrupt())):
+        supervisor.permit = {"permit": 10 + number, "generation": 7, "lease_s": 11.0}
+        worker.drain()
+        supervisor.rung()
+        call(breaker, raises)
+        assert supervisor.rung()
+    worker.drain()
+    assert worker.permits == [10, 11, 12, 13]
+    assert worker.codes[0, 8] == 4
+    kinds = (OutcomeKind.FAILURE, OutcomeKind.IGNORED, OutcomeKind.CANCELLED)
+    assert [worker.counts[0, kind] for kind in kinds] == [1, 1, 1]
+    assert [one["ask"] for one in supervisor.asks] == [0, 1, 2, 3]
+
+
+def test_no_permit_is_a_refusal(client: Client, supervisor: FakeSupervisor) -> None:
+    """The supervisor says no: refused, with the time that it says."""
+    breaker = CircuitBreaker("database")
+    call(breaker)
+    supervisor.worker().publish(0, BreakerState.HALF_OPEN, 7, left=True)
+    supervisor.permit = {"permit": None, "generation": 7, "lease_s": 0.0, "retry_after_s": 2.5}
+    refusal = call(breaker)
+    assert isinstance(refusal, CircuitOpenError)
+    assert (refusal.state, refusal.retry_after_s) == (BreakerState.HALF_OPEN, 2.5)
+
+
+def test_silence_is_a_refusal_and_leaves_no_permit(client: Client, supervisor: FakeSupervisor) -> None:
+    """After 50 ms without an answer the call is refused; a late answer cannot be delivered."""
+    breaker = CircuitBreaker("database")
+    call(breaker)
+    worker = supervisor.worker()
+    worker.publish(0, BreakerState.HALF_OPEN, 7, left=True)
+    supervisor.permit = "silent"
+    start = time.monotonic()
+    assert isinstance(call(breaker), CircuitOpenError)
+    assert 0.045 < time.monotonic() - start < 0.5
+    assert worker.tally(0, Tally.PERMIT_TIMEOUT) == 1
+    eventually(lambda: supervisor.undelivered == 1)
+    supervisor.permit = "close"
+    assert isinstance(call(breaker), CircuitOpenError)
+    supervisor.permit = {"permit": 3, "generation": 7, "lease_s": 11.0}
+    assert call(breaker) == 1
+    assert [one["ask"] for one in supervisor.asks] == [0, 0, 0]
+
+
+def test_one_question_at_a_time(client: Client, supervisor: FakeSupervisor) -> None:
+    """While one thread asks for a permit the others are refused at once, not queued."""
+    breaker = CircuitBreaker("database")
+    call(breaker)
+    supervisor.worker().publish(0, BreakerState.HALF_OPEN, 7, left=True)
+    supervisor.permit = "silent"
+    threads = [threading.Thread(target=call, args=(breaker,)) for _ in range(8)]
+    start = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - start < 0.5
+    assert 1 <= len(supervisor.asks) <= 3

@@ -1,0 +1,59 @@
+"""The command `breakerd`: what it refuses before anything starts, and with which exit code."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def breakerd(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    places = [str(ROOT), *([str(path)] if path else [])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+    command = [sys.executable, "-m", "supervisor.main", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+
+
+@pytest.mark.parametrize("verb", ["run", "demo"])
+def test_beside_pypis_supervisor_it_refuses_to_start_and_says_what_to_do(tmp_path: Path, verb: str) -> None:
+    """Exit 78, with the sentence that names the environment and the other command."""
+    info = tmp_path / "supervisor-4.3.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: supervisor\nVersion: 4.3.0\n")
+    done = breakerd(verb, path=tmp_path)
+    assert done.returncode == 78
+    assert "environment of its own" in done.stderr
+    assert "`breakerctl`" in done.stderr
+
+
+def test_a_wrong_configuration_is_told_by_its_path_and_nothing_is_made(tmp_path: Path) -> None:
+    """J2: exit 78, one line per mistake, no directory, no socket."""
+    config = tmp_path / "breakerd.toml"
+    config.write_text("[breakers.database]\nfailure_threshold = -3\nrecovery_timeout = 'soon'\n")
+    done = breakerd("run", "--config", str(config), "--runtime-dir", str(tmp_path / "run"))
+    assert done.returncode == 78
+    assert done.stderr.splitlines() == [
+        f"breakerd: {config}: breakers.database.failure_threshold: must be >= 1, got -3",
+        f"breakerd: {config}: breakers.database.recovery_timeout: must be a number, got 'soon'",
+    ]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """A file stands in the way."""
+    (tmp_path / "file").write_text("")
+    done = breakerd("run", "--runtime-dir", str(tmp_path / "file" / "run"), "--state-dir", str(tmp_path))
+    assert (done.returncode, done.stderr.count("file/run: cannot be made")) == (78, 1)
+
+
+def test_a_socket_path_that_is_too_long_is_refused_with_the_limit(tmp_path: Path) -> None:
+    """D5: exit 78 before anything starts."""
+    done = breakerd("run", "--runtime-dir", str(tmp_path / ("x" * 120)))
+    assert done.returncode == 78
+    assert "at most" in done.stderr
