@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Self, cast
+from typing import Final, Self
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -26,27 +26,27 @@ PREFIX: Final = "MEMORY_"
 
 def number(default: float, least: float, most: float, doc: str) -> float:
     """A setting that is a number of seconds, or per second, with its bounds."""
-    return cast("float", field(default=default, metadata={"least": least, "most": most, "doc": doc}))
+    return field(default=default, metadata={"least": least, "most": most, "doc": doc})
 
 
 def count(default: int, least: int, most: int, doc: str) -> int:
     """A setting that is a whole number with its bounds."""
-    return cast("int", field(default=default, metadata={"least": least, "most": most, "doc": doc}))
+    return field(default=default, metadata={"least": least, "most": most, "doc": doc})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class MemoryConfig:
-    """Everything that the memory layer wants to know. Times are seconds. MemoryConfigError if a value is wrong.
+    """Everything that the memory layer wants to know, in seconds and bytes. MemoryConfigError if it is wrong.
 
     Without any argument: one SQLite file of the user's, and a cache in the process.
     """
 
     database_url: str = ""
-    """`postgresql://...` or `sqlite:///FILE`; "" = `$XDG_DATA_HOME/breakerd/memory.db`. May be a secret."""
+    """`postgresql://...` or `sqlite:///FILE`; "" = `$XDG_DATA_HOME/breakerd/memory.db`."""
     cache_url: str | None = None
     """`redis://...`, `rediss://...` or `unix://...`; None = a cache in this process. May be a secret."""
     spool_directory: str = ""
-    """Where writes wait while the database is away; "" = a folder of this database's beside the default file."""
+    """Where writes wait while the database is away; "" = beside the default file, by database."""
     spool_max_bytes: int = count(256 << 20, 1 << 20, 1 << 40, "beyond it, writes are rejected")
     database_timeout_s: float = number(5.0, 0.1, 600, "for one operation on the database as a whole")
     database_connect_timeout_s: float = number(2.0, 2, 600, "to connect; the driver knows no less than 2")
@@ -125,7 +125,7 @@ class MemoryConfig:
     # ── checks ───────────────────────────────────────────────────────────────────────────────────
 
     def _types(self) -> list[str]:
-        wrong = []
+        wrong: list[str] = []
         for one in dataclasses.fields(self):
             value, default = getattr(self, one.name), one.default
             wanted = (
@@ -138,7 +138,7 @@ class MemoryConfig:
         return wrong
 
     def _bounds(self) -> list[str]:
-        wrong = []
+        wrong: list[str] = []
         for one in dataclasses.fields(self):
             value = getattr(self, one.name)
             if "least" not in one.metadata or not isinstance(value, int | float):
@@ -153,7 +153,7 @@ class MemoryConfig:
         return wrong
 
     def _places(self) -> list[str]:
-        wrong = []
+        wrong: list[str] = []
         try:
             object.__setattr__(self, "database_url", database(self.database_url))
         except MemoryConfigError as error:
@@ -224,9 +224,9 @@ def database(url: str) -> str:
     if backend in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     elif backend == "sqlite":
-        if parsed.database in (None, "", ":memory:") or "mode" in parsed.query:
+        if not parsed.database or parsed.database == ":memory:" or "mode" in parsed.query:
             raise MemoryConfigError("memory.database_url: must name a file: sqlite:///PATH")
-        path = os.path.abspath(cast("str", parsed.database))
+        path = os.path.abspath(parsed.database)
         parsed = parsed.set(drivername="sqlite+pysqlite", database=path)
     else:
         raise MemoryConfigError(f"memory.database_url: must be postgresql or sqlite, got {backend[:20]!r}")

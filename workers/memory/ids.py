@@ -1,6 +1,6 @@
 """Ids that the client makes: time-ordered UUIDs (version 7, RFC 9562), and the time that they carry.
 
-    48 bits milliseconds of the wall clock | 0111 | 12 bits of the millisecond's fraction | 10 | 62 random bits
+    48 bits milliseconds of the wall clock | 0111 | 12 bits of its fraction | 10 | 62 random bits
 
 Ids of one process ascend strictly, also when the wall clock steps back; across processes they ascend as far
 as the clock does. A forked child draws random bits of its own. Neighbours: `records`. Knows no record.
@@ -47,6 +47,13 @@ def new_id(now_ns: int | None = None) -> str:
     value = stamp >> 12 << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64 | 0x2 << 62 | random
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def check(identity: str | None) -> str | None:
+    """The id itself; ValueError if it is none. None stays None."""
+    if identity is not None and not VALID.fullmatch(identity):
+        raise ValueError("not an id: must be a UUID in lower case with hyphens")
+    return identity
 
 
 def id_time(identity: str) -> datetime:
