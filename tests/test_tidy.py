@@ -93,13 +93,23 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "workers": (
         # the error handling
-        "__init__ demo.__init__ kinds marks redact surroundings throttle",
+        "__init__ demo.__init__ errors kinds marks redact surroundings throttle",
         "metrics rules",
         "classify",
         "breakers fallback retry",
         "recovery",
         "handler",
         "decorate",
+        # the memory in its database
+        "memory.__init__ memory.deadlines memory.forking memory.ids memory.places",
+        "memory.migrations.__init__ memory.migrations.versions.__init__",
+        "memory.migrations.versions.r0001_first",
+        "memory.records",
+        "memory.config memory.models",
+        "memory.engines memory.postgres memory.schema memory.search",
+        "memory.migrations.env memory.queries",
+        "memory.store",
+        "memory.async_store",
         # the demo
         "demo.leash demo.ledger demo.scene demo.shop",
         "demo.account demo.crew demo.outage demo.processes demo.tap",
@@ -117,7 +127,7 @@ FLOORS: Final = {"ipc": (), "supervisor": ("ipc",), "workers": ("ipc",)}
 OUTSIDE: Final = {
     "ipc": (),
     "supervisor": ("psutil", "rich"),
-    "workers": ("psutil", "rich", "sqlalchemy", "tenacity"),
+    "workers": ("alembic", "psutil", "psycopg", "rich", "sqlalchemy", "tenacity"),
 }
 """Which distributions from outside the standard library a package may import."""
 
@@ -128,6 +138,8 @@ LAZY: Final[dict[str, tuple[str, ...]]] = {
     "ipc/logbook.py": ("logging",),  # a fifth of what `import ipc` costs, for what is rarely said
     "supervisor/ctl/main.py": ("importlib",),  # one verb needs one file
     "supervisor/ctl/screen.py": ("importlib",),  # rich only on a terminal, explanations only in trouble
+    "workers/memory/engines.py": ("importlib",),  # psycopg only for PostgreSQL
+    "workers/memory/schema.py": ("importlib",),  # alembic only where there is something to migrate
 }
 """Where a function may import, by file, and what: outlets that most runs never need."""
 
@@ -144,6 +156,9 @@ CLOCKS: Final[dict[str, str]] = {
     "supervisor/control_server.py": "dates that people read",
     "supervisor/ctl/main.py": "the clock that every verb is given",
     "workers/surroundings.py": "the clocks, dice and waits that every handler is given",
+    "workers/memory/deadlines.py": "what is left of an operation's time",
+    "workers/memory/engines.py": "the name under which a database file is made",
+    "workers/memory/ids.py": "when an id is made, and its random bits",
     "workers/demo/": "a program that measures what happens",
 }
 """The only files (or folders) that read a clock or roll dice, each with the reason; all others are told."""

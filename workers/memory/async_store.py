@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
@@ -90,11 +89,9 @@ class AsyncStore:
             if not await self._run("", queries.truncate_log):
                 raise ErasureIncomplete("a reader keeps the write-ahead log from being emptied")
 
-    async def ping(self) -> float:
-        """Ask the database for nothing; the seconds that it took."""
-        began = time.monotonic()
+    async def ping(self) -> None:
+        """Ask the database for nothing: raises if it does not answer."""
         await self._run("DEFERRED", lambda link: link.exec_driver_sql("SELECT 1").scalar())
-        return time.monotonic() - began
 
     async def close(self) -> None:
         """Close every idle connection. The store may be used again."""
