@@ -118,66 +118,90 @@ def _handled_async(function: _Function, guard: CircuitBreaker | None, handling: 
     return handled
 
 
-class _Passing:
-    """An error on its way out that a guard further in has reported."""
+class _Guard:
+    """A breaker around a function, which steps aside where the same breaker guards something further in.
 
-    __slots__ = ("error",)
+    That it does shows in the traceback of an error (or a refusal) that it saw first. From then on the
+    outer guard neither asks nor reports, until an error passes that nobody further in has seen.
+    """
 
-    def __init__(self) -> None:
-        self.error: Exception | None = None
+    __slots__ = ("aside", "breaker")
 
-    def check(self, error: Exception, guard: CircuitBreaker) -> None:
-        """If the breaker has counted this error: tell it of a refusal, which it does not count."""
-        if reported(error, guard):
-            self.error = error
-            raise CircuitOpenError(guard.name, guard.state.value, 0.0) from None
+    def __init__(self, breaker: CircuitBreaker) -> None:
+        self.breaker = breaker
+        self.aside = False
+
+    def check(self, error: Exception, passing: list[Exception]) -> None:
+        """If the breaker knows this error already: tell it of a refusal, which it does not count."""
+        if reported(error, self.breaker):
+            self.aside = True
+            passing.append(error)
+            raise CircuitOpenError(self.breaker.name, self.breaker.state.value, 0.0) from None
+
+    def look(self, error: Exception) -> None:
+        """Aside: stay so while errors are seen further in."""
+        self.aside = reported(error, self.breaker)
 
 
-def _guarded(function: _Function, guard: CircuitBreaker) -> _Function:
-    """`function` under guard, whose failures that the guard has counted further in are not counted again."""
+def _guarded(function: _Function, breaker: CircuitBreaker) -> _Function:
+    """`function` under guard, unless the guard stands aside."""
+    guard = _Guard(breaker)
 
-    def watched(passing: _Passing, args: Any, kwargs: Any) -> Any:
+    def watched(passing: list[Exception], args: Any, kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
         except Exception as error:
-            passing.check(error, guard)
+            guard.check(error, passing)
             raise
 
-    once = guard(watched)
+    once = breaker(watched)
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        passing = _Passing()
+        if guard.aside:
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:
+                guard.look(error)
+                raise
+        passing: list[Exception] = []
         try:
             return once(passing, args, kwargs)
         except CircuitOpenError:
-            if passing.error is None:
+            if not passing:
                 raise
-        raise passing.error
+        raise passing.pop()
 
     return guarded
 
 
-def _guarded_async(function: _Function, guard: CircuitBreaker) -> Callable[..., Coroutine[Any, Any, Any]]:
+def _guarded_async(function: _Function, breaker: CircuitBreaker) -> Callable[..., Coroutine[Any, Any, Any]]:
     """The same for an async function."""
+    guard = _Guard(breaker)
 
-    async def watched(passing: _Passing, args: Any, kwargs: Any) -> Any:
+    async def watched(passing: list[Exception], args: Any, kwargs: Any) -> Any:
         try:
             return await function(*args, **kwargs)
         except Exception as error:
-            passing.check(error, guard)
+            guard.check(error, passing)
             raise
 
-    once = guard(watched)
+    once = breaker(watched)
 
     @functools.wraps(function)
     async def guarded(*args: Any, **kwargs: Any) -> Any:
-        passing = _Passing()
+        if guard.aside:
+            try:
+                return await function(*args, **kwargs)
+            except Exception as error:
+                guard.look(error)
+                raise
+        passing: list[Exception] = []
         try:
             return await once(passing, args, kwargs)
         except CircuitOpenError:
-            if passing.error is None:
+            if not passing:
                 raise
-        raise passing.error
+        raise passing.pop()
 
     return guarded

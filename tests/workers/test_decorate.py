@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ipc import CircuitBreaker, UnguardableError
+from ipc import BreakerState, CircuitBreaker, UnguardableError
 from tests.workers.stage import Failing, Stage, fresh
 from workers.decorate import handle_memory_errors
 from workers.kinds import ErrorType
@@ -97,6 +97,33 @@ def test_every_attempt_is_counted_once_if_async(decorate: Decorate) -> None:
 
     asyncio.run(main())
     assert (work.calls, breaker.state.failure_count, counted(stage)) == (8, 8, 8)
+
+
+def test_a_guard_further_in_is_the_one_that_asks() -> None:
+    """Once it has been seen: one permit is enough for a trial, and successes are counted once as well."""
+    stage, work = Stage(), Failing(2, ConnectionError)
+    settings: dict[str, Any] = {"failure_threshold": 2, "permitted_trials": 1, "successes_to_close": 1}
+    breaker = CircuitBreaker(fresh(), recovery_timeout=0.01, recovery_jitter=0.0, **settings)
+    function = further_in(breaker, work, stage)
+    assert function() is None
+    assert breaker.state.is_open
+    while function() is None:  # until the open time is over
+        continue
+    assert (work.calls, breaker.state.value) == (3, BreakerState.CLOSED)
+
+
+def test_the_outer_guard_comes_back_where_nobody_is_further_in() -> None:
+    """A function that calls a guarded one only sometimes is guarded at all times, but for one error."""
+    stage, breaker = Stage(), CircuitBreaker(fresh(), failure_threshold=100)
+    inner, outer = breaker(Failing(99, ConnectionError)), Failing(99, ConnectionError)
+
+    @handle_memory_errors(stage.handler, "work", breaker=breaker)
+    def work(within: bool) -> None:
+        (inner if within else outer)()
+
+    for within in (True, True, False, False, False):
+        work(within)
+    assert breaker.state.failure_count == 4
 
 
 def test_without_a_breaker_none_is_told() -> None:
