@@ -9,6 +9,7 @@
         ├── SpoolError              this machine's disk: what was to be kept is not kept
         │   ├── SpoolFull               the size bound is reached; retry when the database is back
         │   └── SpoolUnavailable        no directory, no space, a disk error; the text says which
+        ├── CacheBusy               this process's: every connection to the cache is in use; a miss
         ├── CacheValueError         bytes of another version, or damaged: a miss
         └── ClosedError             the caller's fault: the manager is closed
 
@@ -71,6 +72,10 @@ class SpoolFull(SpoolError):
 
 class SpoolUnavailable(SpoolError):
     """The spool directory or its disk does not take writes."""
+
+
+class CacheBusy(MemoryLayerError):
+    """Every connection to the cache that this process may have is in use."""
 
 
 class CacheValueError(MemoryLayerError, ValueError):

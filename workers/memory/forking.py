@@ -7,6 +7,7 @@ tells nobody; whoever cares compares `os.getpid()`. Neighbours: everything here 
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import weakref
@@ -30,9 +31,12 @@ class Forkable(Protocol):
 
 
 class _All:
+    """Who is told of forks, the youngest first: it may wait for what was made before it."""
+
     def __init__(self) -> None:
-        self._members: weakref.WeakSet[Forkable] = weakref.WeakSet()
+        self._members: weakref.WeakKeyDictionary[Forkable, int] = weakref.WeakKeyDictionary()
         self._still: list[Forkable] = []
+        self._numbers = itertools.count()
         self._hooked = False
 
     def add(self, one: Forkable) -> None:
@@ -42,11 +46,12 @@ class _All:
             os.register_at_fork(
                 before=self.before, after_in_parent=self.in_parent, after_in_child=self.in_child
             )
-        self._members.add(one)
+        self._members[one] = next(self._numbers)
 
     def before(self) -> None:
         """Those that hold still are remembered: they alone are told to go on."""
-        self._still = sorted(self._members, key=id)
+        members = list(self._members.items())
+        self._still = [one for one, _ in sorted(members, key=lambda item: item[1], reverse=True)]
         for one in self._still:
             one.before_fork()
 

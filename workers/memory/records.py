@@ -127,6 +127,17 @@ class StoreResult:
     reason: str = ""
 
 
+class Deletion(enum.StrEnum):
+    """What became of the wish to erase a user."""
+
+    DELETED = "deleted"
+    """Nothing of the user is left."""
+    ACCEPTED = "accepted"
+    """The wish is on this host's disk; readers obey it at once, and it is completed as soon as possible."""
+    REJECTED = "rejected"
+    """Neither the database nor the disk took it: nothing is erased, ask again."""
+
+
 class Source(enum.StrEnum):
     """Where something that was found came from."""
 

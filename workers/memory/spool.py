@@ -51,6 +51,8 @@ class Incidents:
     salvaged: int = 0
     """Records that were read out of damaged files."""
     last_error: str = ""
+    refusing: bool = False
+    """The last write failed."""
 
 
 class Spool:
@@ -106,6 +108,7 @@ class Spool:
             try:
                 self._writer().append(record for one in batch for record in one.records)
                 self.views.grew(sum(map(_bytes, batch)))
+                self.incidents.refusing = False
             except (sqlite3.Error, OSError) as failed:
                 error = self._failed(failed)
         self._settle(batch, error)
@@ -130,7 +133,7 @@ class Spool:
 
     def _failed(self, failed: Exception) -> SpoolError:
         """A write failed: what the threads are told. A file that failed so is not written to again."""
-        self.incidents.last_error = f"{type(failed).__name__}: {failed}"
+        self.incidents.last_error, self.incidents.refusing = f"{type(failed).__name__}: {failed}", True
         code = getattr(failed, "sqlite_errorcode", 0) & 0xFF
         if self._own is not None and code not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL):
             self._abandon()
@@ -316,9 +319,11 @@ class Spool:
         if self._committing.before_fork() and self._own is not None:
             self._own.close()
             self._own = None
+        self.views.before_fork()
 
     def after_fork_in_parent(self) -> None:
         """Go on: the file is opened again at the next put."""
+        self.views.after_fork_in_parent()
         self._committing.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
@@ -326,6 +331,7 @@ class Spool:
         if self._own is not None:
             self._own.leave()
         self._own = self._lock = None
+        self.views.after_fork_in_child()
         self._queue, self._gate = [], threading.Lock()
         self._committing.after_fork_in_child()
         self._pid = os.getpid()

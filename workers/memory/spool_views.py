@@ -45,7 +45,6 @@ class Views:
         self._stamp = -1
         self._measured = (float("-inf"), 0)
         self._pid = os.getpid()
-        forking.remember(self)
 
     # --- which files ----------------------------------------------------------------------------------
 
@@ -163,6 +162,10 @@ class Views:
             self._change(lambda file: file.truncate_log())
         return dropped
 
+    def truncate_logs(self) -> None:
+        """Empty the logs of all files, where nobody is reading them."""
+        self._each(lambda file: file.truncate_log())
+
     def _change(self, what: Callable[[SpoolFile], R], only: Collection[str] | None = None) -> list[R]:
         """Do it to every file, or to some; an error of any is told after all of them had their turn."""
         failed: dict[str, str] = {}
@@ -220,7 +223,7 @@ class Views:
             self._files.clear()
 
     def before_fork(self) -> None:
-        """Close every connection, if whoever uses them ends in time."""
+        """Close every connection, if whoever uses them ends in time. The spool tells of forks."""
         if self._lock.before_fork():
             for file in self._files.values():
                 file.close()

@@ -17,6 +17,7 @@ from workers.memory.spool import Spool
 from workers.memory.spool_file import Kind, SpoolRecord
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+WAITING_MAX: Final = 10_000
 MICROSECOND: Final = timedelta(microseconds=1)
 
 
@@ -84,3 +85,24 @@ def look(spool: Spool, user_id: str) -> Spooled:
             except CacheValueError:
                 continue  # replay sets it aside; its words are kept, and cannot be shown
     return Spooled(tuple(said), None if erased is None else moment(erased))
+
+
+def waiting(spool: Spool, user_id: str | None) -> list[Conversation]:
+    """What is not in the database yet, of one user or of all (at most WAITING_MAX)."""
+    if user_id is not None:
+        return list(look(spool, user_id).conversations)
+    if spool.is_empty:
+        return []
+    records = spool.next_batch(WAITING_MAX)
+    erased: dict[str, int] = {}
+    for one in records:
+        if one.kind is Kind.ERASURE:
+            erased[one.user_id] = max(one.at, erased.get(one.user_id, one.at))
+    said = []
+    for one in records:
+        if one.kind is Kind.CONVERSATION and one.at > erased.get(one.user_id, -1):
+            try:
+                said.append(conversation_of(one))
+            except CacheValueError:
+                continue
+    return said
