@@ -111,6 +111,12 @@ def _reset(scope: Scope) -> None:
     assert not any(one.error_count for one in scope["error_handler"].get_error_metrics().values())
 
 
+def _manager(scope: Scope) -> None:
+    assert scope["success"] is True
+    (found,) = scope["context"]
+    assert found.conversation.tools_used == ("documentation", "examples")
+
+
 def _closed(scope: Scope) -> None:
     assert not scope["breaker"].state.is_open
     assert scope["breaker"].state.failure_count == 0
@@ -125,6 +131,7 @@ CHECKS: Final[dict[str, Callable[[Scope], None]]] = {
     "retry": _retried,
     "context": _processed,
     "attempts": _processed,
+    "manager": _manager,
     "metrics": _metrics,
     "reset": _reset,
     "reset breaker": _closed,

@@ -17,11 +17,11 @@ from workers import fallback, rules
 GUIDE = ROOT / "docs" / "guide.md"
 
 
-def play(**surroundings: str) -> None:
-    """Run the guide as a program of its own; every block of it."""
+def play(home: Path, **surroundings: str) -> None:
+    """Run the guide as a program of its own, whose memory is in `home`; every block of it."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.live.guide_stage", str(GUIDE)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **surroundings},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_DATA_HOME": str(home), **surroundings},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -34,14 +34,14 @@ def play(**surroundings: str) -> None:
     assert "canary" not in done.stderr
 
 
-def test_every_block_works_in_a_plain_script() -> None:
+def test_every_block_works_in_a_plain_script(tmp_path: Path) -> None:
     """Without a supervisor."""
-    play(BREAKERD_SOCKET="off")
+    play(tmp_path, BREAKERD_SOCKET="off")
 
 
-def test_every_block_works_under_a_supervisor(house: House) -> None:
+def test_every_block_works_under_a_supervisor(house: House, tmp_path: Path) -> None:
     """Unchanged; and what it counted and opened is known host-wide."""
-    play(**house.surroundings())
+    play(tmp_path, **house.surroundings())
     counters = house.ask_patiently("errors")["counters"]
     assert {one["operation"] for one in counters} >= {"user_query", "store_conversation", "load_history"}
     state = house.breaker("database")
