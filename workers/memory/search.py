@@ -106,12 +106,13 @@ def fused(ranked: Sequence[str]) -> list[tuple[str, float]]:
 
 def _like(parts: Sequence[str]) -> Select[tuple[str, float]]:
     """Ranked by how many of the parts are in the text."""
+    words = [re.sub(r"^[\W_]+|[\W_]+$", "", part) for part in parts]
     hits = [
         or_(
-            _table.c.user_message.icontains(part, autoescape=True),
-            _table.c.bot_response.icontains(part, autoescape=True),
+            _table.c.user_message.icontains(word, autoescape=True),
+            _table.c.bot_response.icontains(word, autoescape=True),
         )
-        for part in parts
+        for word in words
     ]
     rank = sum((case((hit, 1), else_=0) for hit in hits[1:]), start=case((hits[0], 1), else_=0))
     return (
