@@ -220,3 +220,36 @@ def test_the_asynchronous_client(valkey: RedisServer) -> None:
         raise AssertionError("it answered")
 
     check(asyncio.run(ask()), "Drc", LINK, f"{CLASS}TimeoutError")
+
+
+def test_a_cluster_that_was_asked_wrongly() -> None:
+    """MOVED and ASK: the client knows nothing of clusters. CLUSTERDOWN is an outage."""
+    here, there = "a" * 40, "b" * 40
+    nodes = (
+        f"{here} :0@0 myself,master - 0 0 1 connected 0-16000\n"
+        f"{there} 127.0.0.1:1@10001 master - 0 0 2 connected 16001-16383\n"
+        "vars currentEpoch 2 lastVoteEpoch 0\n"
+    )
+    options = ("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf")
+    more = ("--cluster-allow-reads-when-down", "yes", "--cluster-node-timeout", "60000")
+    with room() as place:
+        (place / "nodes.conf").write_text(nodes)
+        server = RedisServer.redis(place, *options, *more).start()
+        try:
+            with client(server.url()) as link:
+                ask: Any = link.execute_command
+                tags = (f"{{{number}}}" for number in range(99_999))
+                far = next(tag for tag in tags if ask("CLUSTER KEYSLOT", tag) > 16000)
+                near, slot = "{1}", ask("CLUSTER KEYSLOT", "{1}")
+                check(provoked(lambda: link.get(far)), "S--", OPERATION, f"{CLASS}AskError")
+                ask("CLUSTER SETSLOT", slot, "MIGRATING", there)
+                check(provoked(lambda: link.get(f"{near}gone")), "S--", OPERATION, f"{CLASS}AskError")
+        finally:
+            server.kill()
+    with room() as place:
+        server = RedisServer.valkey(place, *options).start()
+        try:
+            with client(server.url()) as link:
+                check(provoked(lambda: link.get("key")), "Drc", LINK, f"{CLASS}ClusterDownError")
+        finally:
+            server.kill()
