@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
@@ -36,7 +37,7 @@ from workers.memory.records import (
 from workers.memory.redis_cache import RedisCache
 from workers.memory.single_flight import SingleFlight
 from workers.memory.spooled import NOTHING, Spooled, look, waiting
-from workers.memory.store import Store
+from workers.memory.store import PAGE_ROWS, Store
 
 
 class EnhancedMemoryLayerManager:
@@ -177,11 +178,21 @@ class EnhancedMemoryLayerManager:
         yield from map(_line, left)
 
     def _exported(self, user_id: str) -> Iterator[Conversation]:
-        stream = self._store.export(user_id)
-        step = self._backing.database(lambda: next(stream, None))
+        """Pages are what is guarded: a call of the database each."""
+
+        def page(after: str | None) -> list[Conversation]:
+            return list(islice(self._store.export(user_id, after), PAGE_ROWS))
+
+        rows = self._page(page, None)
+        while rows:
+            yield from rows
+            rows = self._page(page, rows[-1].id)
+
+    def _page(
+        self, page: Callable[[str | None], list[Conversation]], after: str | None
+    ) -> list[Conversation]:
         try:
-            while (one := step()) is not None:
-                yield one
+            return self._backing.database.call(page, after)
         except Exception as error:
             self.error_handler.handle_database_error(error, "export_user")
             raise
