@@ -87,6 +87,16 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "memory.migrations.env memory.queries",
         "memory.store",
         "memory.async_store",
+        # what stands in for the database, and in front of it
+        "memory.epochs memory.locks memory.spool_file",
+        "memory.codec memory.single_flight memory.spool_views",
+        "memory.cache memory.spool",
+        "memory.redis_cache memory.spooled",
+        "memory.recall memory.redis_cache_async memory.replay",
+        "memory.replay_thread",
+        # the managers
+        "memory.backing",
+        "memory.async_manager memory.manager",
         # the demo
         "demo.leash demo.ledger demo.scene demo.shop",
         "demo.account demo.crew demo.outage demo.processes demo.tap",
@@ -104,7 +114,17 @@ FLOORS: Final = {"ipc": (), "supervisor": ("ipc",), "workers": ("ipc",)}
 OUTSIDE: Final = {
     "ipc": (),
     "supervisor": ("psutil", "rich"),
-    "workers": ("alembic", "psutil", "psycopg", "rich", "sqlalchemy", "tenacity"),
+    "workers": (
+        "alembic",
+        "cachetools",
+        "msgspec",
+        "psutil",
+        "psycopg",
+        "redis",
+        "rich",
+        "sqlalchemy",
+        "tenacity",
+    ),
 }
 """Which distributions from outside the standard library a package may import."""
 
@@ -135,6 +155,14 @@ CLOCKS: Final[dict[str, str]] = {
     "workers/surroundings.py": "the clocks, dice and waits that every handler is given",
     "workers/memory/deadlines.py": "what is left of an operation's time",
     "workers/memory/engines.py": "the name under which a database file is made",
+    "workers/memory/backing.py": "the wall clock by which cached pages have an age",
+    "workers/memory/epochs.py": "words that nobody else draws",
+    "workers/memory/redis_cache.py": "how long a connection was idle, when a user was erased",
+    "workers/memory/redis_cache_async.py": "the same on an event loop",
+    "workers/memory/replay.py": "the rate and the back-off of replay, injected in tests",
+    "workers/memory/replay_thread.py": "how often the spool is looked after",
+    "workers/memory/single_flight.py": "how long one waits for another's loading",
+    "workers/memory/spool.py": "how old a measured size is, and the name of a file",
     "workers/memory/ids.py": "when an id is made, and its random bits",
     "workers/demo/": "a program that measures what happens",
 }
@@ -150,6 +178,23 @@ BOUNDARIES: Final[dict[str, str]] = {
     "workers/handler.py:MemoryErrorHandler.retry_operation": "raised again, unless a retry succeeds",
     "workers/handler.py:MemoryErrorHandler._retry_async": "raised again, unless a retry succeeds",
     "workers/handler.py:MemoryErrorHandler._log": "the application's log handler failed; the error matters",
+    **{
+        f"workers/memory/{file}.py:{name}.{function}": why
+        for file, name in (
+            ("manager", "EnhancedMemoryLayerManager"),
+            ("async_manager", "AsyncMemoryLayerManager"),
+        )
+        for function, why in (
+            ("store_conversation", "whatever it was: what was said must not get lost"),
+            ("delete_user", "whatever it was: the wish must not get lost"),
+            ("_recall", "reading goes on with what there is"),
+            ("_cached", "a cache is never needed"),
+            ("_keep", "a cache is never needed"),
+        )
+    },
+    "workers/memory/replay.py:Replayer._insert": "it is classified: to wait, or to set a record aside",
+    "workers/memory/replay.py:Replayer._erase": "whatever it is, others must not wait for it",
+    "workers/memory/replay_thread.py:ReplayThread._run": "the thread is what must not end",
     "supervisor/actor.py:Stage._handle": "an actor's failure stays inside the actor",
     "supervisor/actor.py:Stage._failed": "so does its failure to restart",
 }

@@ -1,4 +1,4 @@
-"""The manager for threads: what it calls stored is kept, what it reads is all there is, with nothing doubled."""
+"""The manager for threads: what it calls stored is kept, and what it reads is all there is, once."""
 
 from __future__ import annotations
 

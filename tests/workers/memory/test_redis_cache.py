@@ -1,4 +1,4 @@
-"""The cache in Redis, on a real server: short limits, no answer taken for another's, nothing of the erased."""
+"""The cache in Redis, on a real server: short limits, every answer its own, nothing of the erased."""
 
 from __future__ import annotations
 
