@@ -99,9 +99,9 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "memory.async_manager memory.manager",
         # the demo
         "demo.leash demo.ledger demo.scene demo.shop",
-        "demo.account demo.crew demo.outage demo.processes demo.tap",
-        "demo.lines demo.stage",
-        "demo.screen",
+        "demo.account demo.crew demo.outage demo.processes demo.talker demo.tap",
+        "demo.lines demo.stage demo.talk_database",
+        "demo.screen demo.talk",
         "demo.acts",
         "demo.__main__",
     ),
