@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -50,7 +51,7 @@ def test_through_json_and_back(message: str, answer: str) -> None:
 def test_what_no_database_takes_is_refused(field: str, value: object) -> None:
     """The error names the field and not its contents."""
     with pytest.raises(RecordError, match=field) as caught:
-        replace(ONE, **{field: value})
+        replace(ONE, **cast("Any", {field: value}))
     assert "secret" not in str(caught.value)
 
 
@@ -60,7 +61,7 @@ def test_what_no_database_takes_is_refused(field: str, value: object) -> None:
 def test_a_tool_call_is_checked(change: dict[str, object]) -> None:
     """So are tool calls."""
     with pytest.raises(RecordError, match="tool_calls"):
-        replace(ONE.tool_calls[0], **change)
+        replace(ONE.tool_calls[0], **cast("Any", change))
 
 
 @pytest.mark.parametrize(
