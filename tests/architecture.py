@@ -88,7 +88,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "memory.store",
         "memory.async_store",
         # what stands in for the database, and in front of it
-        "memory.epochs memory.locks memory.spool_file",
+        "memory.epochs memory.group_commit memory.locks memory.spool_file",
         "memory.codec memory.single_flight memory.spool_views",
         "memory.cache memory.spool",
         "memory.redis_cache memory.spooled",
@@ -157,6 +157,7 @@ CLOCKS: Final[dict[str, str]] = {
     "workers/memory/engines.py": "the name under which a database file is made",
     "workers/memory/backing.py": "the wall clock by which cached pages have an age",
     "workers/memory/epochs.py": "words that nobody else draws",
+    "workers/memory/group_commit.py": "the moment that a leader waits for others",
     "workers/memory/redis_cache.py": "how long a connection was idle, when a user was erased",
     "workers/memory/redis_cache_async.py": "the same on an event loop",
     "workers/memory/replay.py": "the rate and the back-off of replay, injected in tests",

@@ -12,14 +12,14 @@ import logging
 import os
 import secrets
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from workers.errors import SpoolError, SpoolFull, SpoolUnavailable
 from workers.memory import forking
+from workers.memory.group_commit import GroupCommit, Ticket
 from workers.memory.locks import ProcessLock
 from workers.memory.spool_file import Quarantined, SpoolFile, SpoolRecord, is_damage, salvage, torn
 from workers.memory.spool_views import DAMAGED, FILE, LOCK, Views
@@ -30,15 +30,6 @@ RECORD_OVERHEAD: Final = 200
 """Bytes that a record takes beside its body."""
 
 log: Final = logging.getLogger("breakerd.memory.spool")
-
-
-@dataclass(slots=True)
-class _Ticket:
-    """What one thread puts."""
-
-    records: Sequence[SpoolRecord]
-    settled: bool = False
-    error: SpoolError | None = None
 
 
 @dataclass(slots=True)
@@ -67,8 +58,7 @@ class Spool:
         self.max_bytes = max_bytes
         self.incidents = Incidents()
         self.views = Views(directory, clock, time.time_ns)
-        self._queue: list[_Ticket] = []
-        self._gate = threading.Lock()
+        self._group: GroupCommit[SpoolRecord] = GroupCommit(self._commit, COMMIT_MAX)
         self._committing = forking.StillLock()
         self._own: SpoolFile | None = None
         self._lock: ProcessLock | None = None
@@ -81,55 +71,33 @@ class Spool:
         """Keep records; on the disk when this returns. Raises SpoolFull and SpoolUnavailable: not kept."""
         if self._pid != os.getpid():
             self.after_fork_in_child()
-        ticket = _Ticket(records)
-        with self._gate:
-            self._queue.append(ticket)
-        with self._committing:
-            # Whoever had the lock before us may have committed ours along with its own.
-            while not ticket.settled:
-                self._commit()
-        if ticket.error is not None:
-            raise ticket.error
+        self._group.put(records)
 
-    def _commit(self) -> None:
-        """Commit what is queued, in one transaction."""
-        with self._gate:
-            batch: list[_Ticket] = []
-            size = 0
-            for one in self._queue:
-                if batch and size + len(one.records) > COMMIT_MAX:
-                    break
-                batch.append(one)
-                size += len(one.records)
-        # They stay in the queue until they are settled: an interrupt in between leaves them to the next.
-        batch = self._refuse_too_much(batch)
-        error: SpoolError | None = None
-        if batch:
+    def _commit(self, tickets: list[Ticket[SpoolRecord]]) -> None:
+        """Put the records of several threads in one transaction."""
+        with self._committing:
+            batch = self._fitting(tickets)
+            if not batch:
+                return
             try:
                 self._writer().append(record for one in batch for record in one.records)
                 self.views.grew(sum(map(_bytes, batch)))
                 self.incidents.refusing = False
-            except (sqlite3.Error, OSError) as failed:
+            except (SpoolUnavailable, sqlite3.Error, OSError) as failed:
                 error = self._failed(failed)
-        self._settle(batch, error)
+                for one in batch:
+                    one.error = error
 
-    def _refuse_too_much(self, batch: list[_Ticket]) -> list[_Ticket]:
-        """Settle with SpoolFull whatever would not fit; the rest."""
-        used = self.views.used_bytes()
-        fitting = []
-        for one in batch:
+    def _fitting(self, tickets: list[Ticket[SpoolRecord]]) -> list[Ticket[SpoolRecord]]:
+        """Those whose records fit; the others are told SpoolFull."""
+        used, fitting = self.views.used_bytes(), []
+        for one in tickets:
             if used + _bytes(one) > self.max_bytes:
-                self._settle([one], SpoolFull(used, self.max_bytes))
+                one.error = SpoolFull(used, self.max_bytes)
             else:
                 used += _bytes(one)
                 fitting.append(one)
         return fitting
-
-    def _settle(self, batch: list[_Ticket], error: SpoolError | None) -> None:
-        with self._gate:
-            for one in batch:
-                one.error, one.settled = error, True
-                self._queue.remove(one)
 
     def _failed(self, failed: Exception) -> SpoolError:
         """A write failed: what the threads are told. A file that failed so is not written to again."""
@@ -332,7 +300,7 @@ class Spool:
             self._own.leave()
         self._own = self._lock = None
         self.views.after_fork_in_child()
-        self._queue, self._gate = [], threading.Lock()
+        self._group.reset()
         self._committing.after_fork_in_child()
         self._pid = os.getpid()
 
@@ -359,5 +327,5 @@ def _sync_directory(path: str) -> None:
         os.close(number)
 
 
-def _bytes(ticket: _Ticket) -> int:
+def _bytes(ticket: Ticket[SpoolRecord]) -> int:
     return sum(len(one.body) + len(one.user_id) + RECORD_OVERHEAD for one in ticket.records)
