@@ -22,6 +22,7 @@ from workers.errors import ErasureIncomplete
 from workers.memory import engines, forking, queries, schema, search
 from workers.memory.config import MemoryConfig
 from workers.memory.deadlines import within
+from workers.memory.engines import Begin, begin
 from workers.memory.ids import check
 from workers.memory.records import Conversation, Found, ToolStatistics
 from workers.memory.store import PAGE_ROWS, WIPE_ROWS, tables_are_gone
@@ -53,24 +54,24 @@ class AsyncStore:
     async def insert(self, conversations: Sequence[Conversation]) -> int:
         """Commit them in one transaction, but for those that are there or erased; how many were new."""
         return await self._run(
-            "IMMEDIATE", lambda link: queries.insert(link, conversations, indexed=self._indexed)
+            Begin.WRITE, lambda link: queries.insert(link, conversations, indexed=self._indexed)
         )
 
     async def history(self, user_id: str, limit: int = 20, before: str | None = None) -> list[Conversation]:
         """The user's latest conversations, latest first; with `before`, those made before that id."""
-        return await self._run("DEFERRED", queries.history, user_id, limit, check(before))
+        return await self._run(Begin.READ, queries.history, user_id, limit, check(before))
 
     async def search(self, user_id: str, query: str, limit: int = 10) -> list[Found]:
         """The user's conversations that match best, best first; any text is a valid query."""
-        return await self._run("DEFERRED", lambda link: self._found(link, user_id, query, limit))
+        return await self._run(Begin.READ, lambda link: self._found(link, user_id, query, limit))
 
     async def tool_statistics(self, user_id: str | None = None) -> list[ToolStatistics]:
         """What each tool did, of one user or of all, the busiest first."""
-        return await self._run("DEFERRED", queries.tool_statistics, user_id)
+        return await self._run(Begin.READ, queries.tool_statistics, user_id)
 
     async def export(self, user_id: str, after: str | None = None) -> AsyncIterator[Conversation]:
         """Everything of the user in the order of its making, in pages of one transaction each."""
-        while rows := await self._run("DEFERRED", queries.page, user_id, PAGE_ROWS, check(after)):
+        while rows := await self._run(Begin.READ, queries.page, user_id, PAGE_ROWS, check(after)):
             for row in rows:
                 yield row
             after = rows[-1].id
@@ -80,18 +81,18 @@ class AsyncStore:
 
         ErasureIncomplete if all of it is gone but for bytes that a reader holds in SQLite's file.
         """
-        await self._run("IMMEDIATE", queries.bury, user_id, erased_at)
-        while await self._run("IMMEDIATE", lambda link: self._wipe(link, user_id, erased_at)):
+        await self._run(Begin.WRITE, queries.bury, user_id, erased_at)
+        while await self._run(Begin.WRITE, lambda link: self._wipe(link, user_id, erased_at)):
             pass
         if self.sqlite:
             if self._indexed:
-                await self._run("IMMEDIATE", search.compact)
-            if not await self._run("", queries.truncate_log):
+                await self._run(Begin.WRITE, search.compact)
+            if not await self._run(Begin.NOTHING, queries.truncate_log):
                 raise ErasureIncomplete("a reader keeps the write-ahead log from being emptied")
 
     async def ping(self) -> None:
         """Ask the database for nothing: raises if it does not answer."""
-        await self._run("DEFERRED", lambda link: link.exec_driver_sql("SELECT 1").scalar())
+        await self._run(Begin.READ, lambda link: link.exec_driver_sql("SELECT 1").scalar())
 
     async def close(self) -> None:
         """Close every idle connection. The store may be used again."""
@@ -117,7 +118,7 @@ class AsyncStore:
         return queries.wipe(link, user_id, erased_at, WIPE_ROWS, indexed=self._indexed)
 
     async def _run(
-        self, begin: str, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+        self, how: Begin, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """The work's result, in a transaction of its own, committed. Tables that are missing come first."""
         engine = self._current()
@@ -126,7 +127,7 @@ class AsyncStore:
             if not self._ready:
                 await self._prepare(engine)
             with within(self.config.database_timeout_s):
-                return await self._transaction(engine, begin, work, *args, **kwargs)
+                return await self._transaction(engine, how, work, *args, **kwargs)
         except DBAPIError as error:
             if tables_are_gone(error):
                 self._ready = False
@@ -137,15 +138,14 @@ class AsyncStore:
     async def _transaction(
         self,
         engine: AsyncEngine,
-        begin: str,
+        how: Begin,
         work: Callable[Concatenate[Connection, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        async with engine.connect() as link:
-            await link.execution_options(begin=begin)
-            async with link.begin():
-                return await link.run_sync(work, *args, **kwargs)
+        async with engine.connect() as link, link.begin():
+            await link.run_sync(begin, how)
+            return await link.run_sync(work, *args, **kwargs)
 
     async def _prepare(self, engine: AsyncEngine) -> None:
         """See to the tables and the index, one task at a time."""
@@ -153,9 +153,8 @@ class AsyncStore:
             async with self._preparing:
                 if self._ready:
                     return
-                current = await self._transaction(engine, "DEFERRED", schema.up_to_date)
-                how = "EXCLUSIVE" if self.sqlite else ""
-                self._indexed = await self._transaction(engine, how, self._made, current)
+                current = await self._transaction(engine, Begin.READ, schema.up_to_date)
+                self._indexed = await self._transaction(engine, Begin.ALONE, self._made, current)
                 self._ready = True
 
     def _made(self, link: Connection, current: bool) -> bool:

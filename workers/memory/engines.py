@@ -1,14 +1,15 @@
 """Makes SQLAlchemy engines for the two databases: limits, pools, pragmas, transactions.
 
-An engine connects to nothing until it is used. On SQLite a transaction begins as its connection's `begin`
-option says (IMMEDIATE to write, DEFERRED to read, "" for none), because a transaction that begins by reading
-and goes on to write may fail at once, whatever the busy timeout. Neighbours: `config` (what is wanted),
-`postgres` (deadlines), the stores (who use them). Knows no table.
+An engine connects to nothing until it is used. On SQLite every transaction begins by `begin`, which says
+whether it will write, because one that begins by reading and goes on to write may fail at once, whatever
+the busy timeout. (It is no event: an engine with events on its connections is slower at everything.)
+Neighbours: `config` (what is wanted), `postgres` (deadlines), the stores (who use them). Knows no table.
 """
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import importlib
 import os
 import sqlite3
@@ -18,6 +19,17 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from workers.memory.config import MemoryConfig
+
+
+class Begin(enum.Enum):
+    """How a transaction begins on SQLite; PostgreSQL's begin by themselves."""
+
+    READ = "DEFERRED"
+    WRITE = "IMMEDIATE"
+    ALONE = "EXCLUSIVE"
+    NOTHING = ""
+    """What is asked for cannot be in a transaction."""
+
 
 PRAGMAS: Final = (
     "PRAGMA journal_mode=WAL",
@@ -91,11 +103,11 @@ def _listen(engine: Engine, url: URL) -> None:
             cursor.execute(pragma)
         cursor.close()
 
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        how = connection.get_execution_options().get("begin", "DEFERRED")
-        if how:
-            connection.exec_driver_sql(f"BEGIN {how}")
+
+def begin(connection: Connection, how: Begin) -> None:
+    """Begin on the server's side the transaction that SQLAlchemy thinks it has begun."""
+    if how is not Begin.NOTHING and connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(f"BEGIN {how.value}")
 
 
 def create_file(path: str) -> None:

@@ -25,6 +25,9 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy import (
+    insert as insert_into,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from workers.memory import search
@@ -51,6 +54,7 @@ def _insert(dialect: str, table: Any, condition: Any) -> Executable:
 
 
 def _statements(dialect: str) -> tuple[Executable, Executable, Executable]:
+    """Into conversations unless they are erased, into the two others if their conversation is there."""
     buried = exists().where(
         _erasures.c.user_mark == bindparam("user_mark"),
         _erasures.c.erased_at >= bindparam("created_at", type_=UtcTime),
@@ -65,6 +69,7 @@ def _statements(dialect: str) -> tuple[Executable, Executable, Executable]:
     )
 
 
+_PLAIN: Final = (insert_into(_used), insert_into(_calls))
 _STATEMENTS: Final = {dialect: _statements(dialect) for dialect in _INSERTS}
 
 
@@ -77,6 +82,8 @@ def insert(connection: Connection, conversations: Sequence[Conversation], *, ind
     inserted = connection.execute(into_conversations, rows).rowcount
     if not inserted:
         return 0
+    if inserted == len(rows):  # each is there: nothing more is to be asked
+        into_used, into_calls = _PLAIN
     if used := [row for one in conversations for row in _used_rows(one)]:
         connection.execute(into_used, used)
     if calls := [row for one in conversations for row in _call_rows(one)]:

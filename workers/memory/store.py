@@ -22,6 +22,7 @@ from workers.errors import ErasureIncomplete
 from workers.memory import engines, forking, queries, schema, search
 from workers.memory.config import MemoryConfig
 from workers.memory.deadlines import within
+from workers.memory.engines import Begin, begin
 from workers.memory.ids import check
 from workers.memory.records import Conversation, Found, ToolStatistics
 
@@ -61,23 +62,23 @@ class Store:
 
     def insert(self, conversations: Sequence[Conversation]) -> int:
         """Commit them in one transaction, but for those that are there or erased; how many were new."""
-        return self._run("IMMEDIATE", lambda link: queries.insert(link, conversations, indexed=self._indexed))
+        return self._run(Begin.WRITE, lambda link: queries.insert(link, conversations, indexed=self._indexed))
 
     def history(self, user_id: str, limit: int = 20, before: str | None = None) -> list[Conversation]:
         """The user's latest conversations, latest first; with `before`, those made before that id."""
-        return self._run("DEFERRED", queries.history, user_id, limit, check(before))
+        return self._run(Begin.READ, queries.history, user_id, limit, check(before))
 
     def search(self, user_id: str, query: str, limit: int = 10) -> list[Found]:
         """The user's conversations that match best, best first; any text is a valid query."""
-        return self._run("DEFERRED", lambda link: self._found(link, user_id, query, limit))
+        return self._run(Begin.READ, lambda link: self._found(link, user_id, query, limit))
 
     def tool_statistics(self, user_id: str | None = None) -> list[ToolStatistics]:
         """What each tool did, of one user or of all, the busiest first."""
-        return self._run("DEFERRED", queries.tool_statistics, user_id)
+        return self._run(Begin.READ, queries.tool_statistics, user_id)
 
     def export(self, user_id: str, after: str | None = None) -> Iterator[Conversation]:
         """Everything of the user in the order of its making, in pages of one transaction each."""
-        while rows := self._run("DEFERRED", queries.page, user_id, PAGE_ROWS, check(after)):
+        while rows := self._run(Begin.READ, queries.page, user_id, PAGE_ROWS, check(after)):
             yield from rows
             after = rows[-1].id
 
@@ -86,18 +87,18 @@ class Store:
 
         ErasureIncomplete if all of it is gone but for bytes that a reader holds in SQLite's file.
         """
-        self._run("IMMEDIATE", queries.bury, user_id, erased_at)
-        while self._run("IMMEDIATE", lambda link: self._wipe(link, user_id, erased_at)):
+        self._run(Begin.WRITE, queries.bury, user_id, erased_at)
+        while self._run(Begin.WRITE, lambda link: self._wipe(link, user_id, erased_at)):
             pass
         if self.sqlite:
             if self._indexed:
-                self._run("IMMEDIATE", search.compact)
-            if not self._run("", queries.truncate_log):
+                self._run(Begin.WRITE, search.compact)
+            if not self._run(Begin.NOTHING, queries.truncate_log):
                 raise ErasureIncomplete("a reader keeps the write-ahead log from being emptied")
 
     def ping(self) -> None:
         """Ask the database for nothing: raises if it does not answer."""
-        self._run("DEFERRED", lambda link: link.exec_driver_sql("SELECT 1").scalar())
+        self._run(Begin.READ, lambda link: link.exec_driver_sql("SELECT 1").scalar())
 
     def close(self) -> None:
         """Close every idle connection. The store may be used again."""
@@ -123,18 +124,15 @@ class Store:
         return queries.wipe(link, user_id, erased_at, WIPE_ROWS, indexed=self._indexed)
 
     def _run(
-        self, begin: str, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+        self, how: Begin, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """The work's result, in a transaction of its own, committed. Tables that are missing come first."""
         with self._in_use() as engine:
             if not self._ready:
                 self._prepare(engine)
             try:
-                with (
-                    within(self.config.database_timeout_s),
-                    engine.connect() as link,
-                    link.execution_options(begin=begin).begin(),
-                ):
+                with within(self.config.database_timeout_s), engine.connect() as link, link.begin():
+                    begin(link, how)
                     return work(link, *args, **kwargs)
             except DBAPIError as error:
                 if tables_are_gone(error):
@@ -146,10 +144,11 @@ class Store:
         with within(self.config.migrate_timeout_s), self._preparing:
             if self._ready:
                 return
-            with engine.connect() as link, link.execution_options(begin="DEFERRED").begin():
+            with engine.connect() as link, link.begin():
+                begin(link, Begin.READ)
                 current = schema.up_to_date(link)
-            how = "EXCLUSIVE" if self.sqlite else ""
-            with engine.connect() as link, link.execution_options(begin=how).begin():
+            with engine.connect() as link, link.begin():
+                begin(link, Begin.ALONE)
                 if not current:
                     schema.bring(link, self.config)
                 self._indexed = search.prepare(link)
