@@ -78,7 +78,8 @@ class GroupCommit(Generic[T]):
             self._commit(batch)
             with self._gate:
                 for one in batch:
-                    self._queue.remove(one)
+                    if one in self._queue:  # else its thread was interrupted, and is gone
+                        self._queue.remove(one)
                     one.settled = True
                 self._woken = len(batch)
             for one in batch:

@@ -204,7 +204,7 @@ class Replayer:
         try:
             self._store(run)
         except CircuitOpenError as refused:
-            raise _Blocked(max(refused.retry_after_s, BACK_OFF_S)) from refused
+            raise _Blocked(_until(refused)) from refused
         except Exception as error:
             found = classify(error, ErrorType.DATABASE_QUERY)
             self.totals.last_error = describe(error)
@@ -242,7 +242,7 @@ class Replayer:
                 self.cache.drop_user(record.user_id)
         except CircuitOpenError as refused:
             if refused.breaker == self.guard.name:
-                raise _Blocked(max(refused.retry_after_s, BACK_OFF_S)) from refused
+                raise _Blocked(_until(refused)) from refused
             self._defer(record, refused)
             return
         except SpoolError:
@@ -269,6 +269,11 @@ class Replayer:
         """How long to wait now; twice as long the next time."""
         wait_s, self._back_off_s = self._back_off_s, min(BACK_OFF_MAX_S, self._back_off_s * 2)
         return wait_s
+
+
+def _until(refused: CircuitOpenError) -> float:
+    """When to ask the breaker again: it may be closed earlier than it said, by hand or by a probe."""
+    return min(BACK_OFF_MAX_S, max(refused.retry_after_s, BACK_OFF_S))
 
 
 def _own_fault(error: Exception, found: Classification) -> bool:

@@ -81,7 +81,10 @@ class ReplayThread:
                     return
             except Exception:
                 log.exception("a step of replay failed")
-            self._woken.wait(min(WAIT_MAX_S, max(wait_s, POLL_S)))
+            if wait_s > 0.0:
+                self._stop.wait(min(WAIT_MAX_S, wait_s))  # whoever puts meanwhile need not wake it
+            else:
+                self._woken.wait(POLL_S)
         self._over()
 
     def _idle(self) -> bool:

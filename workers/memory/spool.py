@@ -101,11 +101,13 @@ class Spool:
 
     def _failed(self, failed: Exception) -> SpoolError:
         """A write failed: what the threads are told. A file that failed so is not written to again."""
-        self.incidents.last_error, self.incidents.refusing = f"{type(failed).__name__}: {failed}", True
+        told, self.incidents.refusing = self.incidents.refusing, True
+        self.incidents.last_error = f"{type(failed).__name__}: {failed}"
         code = getattr(failed, "sqlite_errorcode", 0) & 0xFF
         if self._own is not None and code not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL):
             self._abandon()
-        log.error("the spool did not take a write: %s", self.incidents.last_error)
+        if not told:  # once, until it takes one again
+            log.error("the spool did not take a write: %s", self.incidents.last_error)
         return SpoolUnavailable(self.incidents.last_error)
 
     def _writer(self) -> SpoolFile:

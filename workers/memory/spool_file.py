@@ -26,6 +26,8 @@ FORMAT: Final = 1
 BUSY_MS: Final = 5000
 """How long a statement waits for another process's transaction, which lasts milliseconds."""
 WAL_BYTES_MAX: Final = 4 << 20
+STATEMENT_ROWS_MAX: Final = 1000
+"""Records of one statement: SQLite takes 32,766 values."""
 REASON_MAX: Final = 500
 """Characters of a reason that are kept."""
 
@@ -131,11 +133,22 @@ class SpoolFile:
     def append(self, records: Iterable[SpoolRecord]) -> None:
         """Put records; they are on the disk when this returns. The same id twice is one record."""
         rows = [(*_key(one), _crc(_key(one), one.body), one.body) for one in records]
+        if len(rows) <= STATEMENT_ROWS_MAX:
+            self._append(rows)
+            return
         with self.transaction():
-            self._connection.executemany(
-                "INSERT OR IGNORE INTO records (id, user_id, kind, at, crc, body) VALUES (?, ?, ?, ?, ?, ?)",
-                rows,
-            )
+            for first in range(0, len(rows), STATEMENT_ROWS_MAX):
+                self._append(rows[first : first + STATEMENT_ROWS_MAX])
+
+    def _append(self, rows: Sequence[tuple[object, ...]]) -> None:
+        """One statement for all of them, which by itself is a transaction: the interpreter is let go of once
+        and not once a row, so that the threads that queue for the next commit are not held up.
+        """
+        places = ", ".join(["(?, ?, ?, ?, ?, ?)"] * len(rows))
+        self._connection.execute(
+            f"INSERT OR IGNORE INTO records (id, user_id, kind, at, crc, body) VALUES {places}",  # noqa: S608 (places)
+            [value for row in rows for value in row],
+        )
 
     def first(self, limit: int) -> list[SpoolRecord]:
         """The records with the lowest ids, in their order."""
