@@ -23,6 +23,7 @@ from workers.memory.backing import FLUSH_S, Backing
 from workers.memory.cache import AsyncCache, AsyncLocalCache, Cache, LocalCache
 from workers.memory.codec import Page
 from workers.memory.config import MemoryConfig
+from workers.memory.epochs import Stamp
 from workers.memory.ids import check, utc_now
 from workers.memory.recall import Freshness
 from workers.memory.records import (
@@ -259,8 +260,9 @@ class AsyncMemoryLayerManager:
         backing = self._backing
         stamp = backing.epochs.stamp(user_id)
         page = await self._cached(user_id, field)
-        if page is not None and self._freshness(page, user_id) is Freshness.FRESH:
-            return recall.cached(page, backing.wall())
+        now = backing.wall()
+        if page is not None and self._freshness(page, stamp, now) is Freshness.FRESH:
+            return recall.cached(page, now)
 
         async def loaded() -> list[Found]:
             began = backing.wall()
@@ -271,7 +273,7 @@ class AsyncMemoryLayerManager:
 
         async def again() -> list[Found] | None:
             there = await self._cached(user_id, field)
-            if there is None or self._freshness(there, user_id) is not Freshness.FRESH:
+            if there is None or self._freshness(there, stamp, backing.wall()) is not Freshness.FRESH:
                 return None
             return recall.cached(there, backing.wall())
 
@@ -279,19 +281,19 @@ class AsyncMemoryLayerManager:
             return await self._flights.run((user_id, field, stamp), loaded, again)
         except Exception as error:  # noqa: BLE001 (reading goes on with what there is)
             self.error_handler.handle_context_retrieval_error(error, operation)
-        if page is None or self._freshness(page, user_id) is Freshness.DEAD:
+        stamp, now = backing.epochs.stamp(user_id), backing.wall()
+        if page is None or self._freshness(page, stamp, now) is Freshness.DEAD:
             return None
-        return recall.cached(page, backing.wall())
+        return recall.cached(page, now)
 
     async def _usable(self, user_id: str, field: str) -> Page | None:
         """A page that may still be shown while the database fails."""
         page = await self._cached(user_id, field)
-        return None if page is None or self._freshness(page, user_id) is Freshness.DEAD else page
+        stamp, now = self._backing.epochs.stamp(user_id), self._backing.wall()
+        return None if page is None or self._freshness(page, stamp, now) is Freshness.DEAD else page
 
-    def _freshness(self, page: Page, user_id: str) -> Freshness:
-        config, backing = self.config, self._backing
-        stamp = backing.epochs.stamp(user_id)
-        return recall.freshness(page, stamp, backing.wall(), config.soft_age_s, config.hard_age_s)
+    def _freshness(self, page: Page, stamp: Stamp, now: float) -> Freshness:
+        return recall.freshness(page, stamp, now, self.config.soft_age_s, self.config.hard_age_s)
 
     async def _cached(self, user_id: str, field: str) -> Page | None:
         try:

@@ -91,7 +91,7 @@ def decode(data: bytes) -> Page:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CacheValueError(f"damaged: {type(error).__name__}") from None
     stamp = Stamp(page.host, page.stored, page.erased)
-    return Page(tuple((_conversation(one), one.score) for one in page.said), page.loaded_at, stamp)
+    return Page(tuple([(_conversation(one), one.score) for one in page.said]), page.loaded_at, stamp)
 
 
 def encode_one(conversation: Conversation) -> bytes:

@@ -8,10 +8,9 @@ an interrupt, a cut) is dropped, so that no answer can ever be taken for another
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from redis.backoff import NoBackoff
@@ -39,7 +38,7 @@ for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1
 """
-"""Keep what was loaded, unless the user was erased since. KEYS: hash, gone; ARGV: loaded, age, skew, max..."""
+"""Keep what was loaded unless the user was erased since. KEYS: hash, gone; ARGV: loaded, age, skew, max..."""
 
 
 def put_command(user_id: str, pages: Mapping[str, Page], hard_age_s: float) -> tuple[Any, ...]:
@@ -61,6 +60,15 @@ def page_of(value: object) -> Page | None:
         return decode(value) if isinstance(value, bytes) else None
     except CacheValueError:
         return None
+
+
+def packed(command: Sequence[bytes | str | int]) -> list[bytes]:
+    """A command as the protocol wants it: an array of strings."""
+    parts = [b"*%d\r\n" % len(command)]
+    for one in command:
+        value = one if isinstance(one, bytes) else str(one).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(value), value))
+    return [b"".join(parts)]
 
 
 def settings(url: str, timeout_s: float, connect_timeout_s: float) -> dict[str, Any]:
@@ -102,7 +110,7 @@ class RedisCache:
     def _begin(self) -> None:
         """No connection is ours; those of a parent are closed as they are let go of, not shut down."""
         self._idle: deque[tuple[float, Any]] = deque()
-        self._free = threading.Semaphore(CONNECTIONS_MAX)
+        self._permits = deque(range(CONNECTIONS_MAX))
         self._pid = os.getpid()
 
     def get(self, user_id: str, field: str) -> Page | None:
@@ -133,13 +141,15 @@ class RedisCache:
         """One command, one answer."""
         if self._pid != os.getpid():
             self._begin()
-        free = self._free
-        if not free.acquire(blocking=False):
-            raise CacheBusy(f"{CONNECTIONS_MAX} calls of the cache are under way")
+        permits = self._permits
+        try:
+            permit = permits.pop()
+        except IndexError:
+            raise CacheBusy(f"{CONNECTIONS_MAX} calls of the cache are under way") from None
         try:
             connection = self._take()
             try:
-                connection.send_command(*command)
+                connection.send_packed_command(packed(command), check_health=False)
                 answer = connection.read_response()
             except ResponseError:
                 self._give(connection)  # it was an answer, and all of it
@@ -150,7 +160,7 @@ class RedisCache:
             self._give(connection)
             return answer
         finally:
-            free.release()
+            permits.append(permit)
 
     def _take(self) -> Any:
         """An idle connection that is still good, else a new one."""

@@ -28,6 +28,7 @@ from workers.memory.redis_cache import (
     CONNECTIONS_MAX,
     IDLE_S,
     gone_command,
+    packed,
     page_of,
     put_command,
     settings,
@@ -102,7 +103,7 @@ class AsyncRedisCache:
             limit_s = self._timeout_s if connection.is_connected else self._limit_s
             try:
                 async with asyncio.timeout(limit_s):
-                    await connection.send_command(*command)
+                    await connection.send_packed_command(packed(command), check_health=False)
                     answer = await connection.read_response()
             except ResponseError:
                 self._idle.append((self._clock(), connection))
