@@ -21,7 +21,7 @@ from workers.errors import SpoolError, SpoolFull, SpoolUnavailable
 from workers.memory import forking
 from workers.memory.group_commit import GroupCommit, Ticket
 from workers.memory.locks import ProcessLock
-from workers.memory.spool_file import Quarantined, SpoolFile, SpoolRecord, is_damage, salvage, torn
+from workers.memory.spool_file import MAKING, Quarantined, SpoolFile, SpoolRecord, is_damage, salvage, torn
 from workers.memory.spool_views import DAMAGED, FILE, LOCK, Views
 
 COMMIT_MAX: Final = 512
@@ -314,7 +314,7 @@ def _file_of(lock: ProcessLock) -> str:
 def _remove(lock: ProcessLock) -> None:
     """Remove a file of which we hold the lock, and the lock with it."""
     path = _file_of(lock)
-    for end in ("", "-wal", "-shm"):
+    for end in ("", "-wal", "-shm", *(MAKING + end for end in ("", "-wal", "-shm"))):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path + end)
     lock.release(remove=True)

@@ -28,6 +28,8 @@ BUSY_MS: Final = 5000
 WAL_BYTES_MAX: Final = 4 << 20
 STATEMENT_ROWS_MAX: Final = 1000
 """Records of one statement: SQLite takes 32,766 values."""
+MAKING: Final = ".making"
+"""How the name of a file ends that is not complete yet."""
 REASON_MAX: Final = 500
 """Characters of a reason that are kept."""
 
@@ -104,28 +106,23 @@ class SpoolFile:
 
     def __init__(self, path: str, *, durable: bool = False) -> None:
         self.path = path
-        create = durable and not os.path.exists(path)
-        mode = "rwc" if create else "rw"
+        if durable and not os.path.exists(path):
+            _make(path)
         self._connection = sqlite3.connect(
-            f"file:{quote(path)}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+            f"file:{quote(path)}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
         )
         try:
-            self._prepare(create, durable)
+            self._prepare(durable)
         except BaseException:
             self._connection.close()
             raise
 
-    def _prepare(self, create: bool, durable: bool) -> None:
+    def _prepare(self, durable: bool) -> None:
         run = self._connection.execute
         run(f"PRAGMA busy_timeout = {BUSY_MS}")
         run("PRAGMA secure_delete = ON")  # what a user erased must not stay in free pages
         run(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-        if create:
-            run("PRAGMA journal_mode = WAL")
-            run(f"PRAGMA journal_size_limit = {WAL_BYTES_MAX}")
-            self._connection.executescript(
-                f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT"
-            )
+        run(f"PRAGMA journal_size_limit = {WAL_BYTES_MAX}")
         (found,) = run("PRAGMA user_version").fetchone()
         if found != FORMAT:
             raise sqlite3.NotSupportedError(f"{self.path} has format {found}, not {FORMAT}")
@@ -295,6 +292,15 @@ def torn(path: str) -> bool:
         return size > 0
     page = int.from_bytes(head[8:12], "big")
     return (size - 32) % (page + 24) != 0
+
+
+def _make(path: str) -> None:
+    """Make an empty file under a name of its own and give it its name: nobody ever sees it half-made."""
+    own = path + MAKING
+    with contextlib.closing(sqlite3.connect(own, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT")
+    os.rename(own, path)  # closing it has emptied and removed its log
 
 
 def _look(path: str) -> sqlite3.Connection:
