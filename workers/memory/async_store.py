@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
@@ -47,6 +48,7 @@ class AsyncStore:
         self._busy = 0
         self._drivers: weakref.WeakSet[Any] = weakref.WeakSet()
         self._abandoned: list[object] = []
+        self._pid = os.getpid()
         forking.remember(self)
 
     # ── the verbs ────────────────────────────────────────────────────────────────────────────────
@@ -164,6 +166,8 @@ class AsyncStore:
 
     def _current(self) -> AsyncEngine:
         """The engine of the running loop."""
+        if self._pid != os.getpid():  # a fork in C told nobody
+            self.after_fork_in_child()
         loop = asyncio.get_running_loop()
         if self._engine is not None and self._loop is not None and self._loop() is loop:
             return self._engine
@@ -198,7 +202,7 @@ class AsyncStore:
 
     def after_fork_in_child(self) -> None:
         """Begin anew; the parent's connections are kept untouched: closing them here would end them there."""
-        self._busy = 0
+        self._busy, self._pid = 0, os.getpid()
         if self._engine is not None:
             self._abandoned.append(self._engine.sync_engine.pool)
             self._engine, self._loop = None, None

@@ -1,14 +1,16 @@
 """The memory in its database, for threads: PostgreSQL or one SQLite file behind the same verbs.
 
 It connects on first use and again whenever it must; a database that is down makes a call fail, never the
-store. Nothing is retried here, and no call takes longer than `database_timeout_s` (creating the tables
-aside). After a fork both processes go on with connections of their own. Neighbours: `queries`, `schema`,
-`engines` below; the managers above. Knows no cache, no spool and no breaker.
+store. Nothing is retried here, and no call takes longer than `database_timeout_s`, but for making the tables,
+and for the 2 s that psycopg takes at least to give up connecting. After a fork both processes go on with
+connections of their own. Neighbours: `queries`, `schema`, `engines` below; the managers above. Knows no
+cache, no spool and no breaker.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -56,6 +58,7 @@ class Store:
         self._state = threading.Condition()
         self._preparing = threading.Lock()
         self._forking = False
+        self._pid = os.getpid()
         forking.remember(self)
 
     # ── the verbs ────────────────────────────────────────────────────────────────────────────────
@@ -158,6 +161,8 @@ class Store:
 
     @contextmanager
     def _in_use(self) -> Iterator[Engine]:
+        if self._pid != os.getpid():  # a fork in C told nobody
+            self.after_fork_in_child()
         with self._state:
             while self._forking:
                 self._state.wait()
@@ -193,7 +198,7 @@ class Store:
         """Begin anew; the parent's connections are kept untouched: closing them here would end them there."""
         self._state = threading.Condition()
         self._preparing = threading.Lock()
-        self._forking, self._busy = False, 0
+        self._forking, self._busy, self._pid = False, 0, os.getpid()
         if self._engine is not None:
             self._abandoned.append(self._engine.pool)
             self._engine.dispose(close=False)
