@@ -171,7 +171,7 @@ def test_inserts_under_way_do_not_outlive_an_erasure(shelf: Shelf) -> None:
     config = shelf.config
     shelf.ping()
     stop = threading.Event()
-    begun = threading.Barrier(4)
+    begun = threading.Barrier(3)
 
     def talk() -> None:
         with Store(config) as store:
@@ -179,11 +179,11 @@ def test_inserts_under_way_do_not_outlive_an_erasure(shelf: Shelf) -> None:
             while not stop.is_set():
                 store.insert([said("old")])
 
-    threads = [threading.Thread(target=talk) for _ in range(3)]
+    threads = [threading.Thread(target=talk) for _ in range(2)]
     for thread in threads:
         thread.start()
     begun.wait()
-    for _ in range(5):
+    for _ in range(3):
         at = datetime.now(UTC)
         with contextlib.suppress(ErasureIncomplete):  # the rows are gone; the log is kept open by the others
             shelf.erase("ann", at)
