@@ -103,6 +103,7 @@ class Chaos:
         self.pairs: set[_Pair] = set()
         self.held = False
         self._delay_s = 0.0
+        self._every_s = 0.0
         self._cuts_wanted: deque[Moment] = deque()
         self._listening: asyncio.Server | None = None
         self._loop = asyncio.new_event_loop()
@@ -161,6 +162,14 @@ class Chaos:
 
         self._do(act)
 
+    def trickle(self, every_s: float) -> None:
+        """Let a byte through each `every_s`, each way; 0 ends it."""
+
+        async def act() -> None:
+            self._every_s = every_s
+
+        self._do(act)
+
     def black_hole(self) -> None:
         """Accept connections and pass nothing on, in no direction, also no closing, until `heal`."""
 
@@ -192,7 +201,7 @@ class Chaos:
         """End every fault; what a black hole holds back is delivered."""
 
         async def act() -> None:
-            self.held, self._delay_s = False, 0.0
+            self.held, self._delay_s, self._every_s = False, 0.0, 0.0
             self._cuts_wanted.clear()
             for pair in list(self.pairs):
                 for end in (pair.client, pair.server):
@@ -229,8 +238,8 @@ class Chaos:
         """Pass on the oldest waiting bytes of this end when the delay is over (for the proxy alone)."""
         if end.other.transport is None or self.held:
             return
-        if self._delay_s:
-            self._loop.call_later(self._delay_s, self._release, end)
+        if self._delay_s or self._every_s:
+            self._loop.call_later(self._delay_s or self._every_s, self._release, end)
         else:
             while end.waiting:
                 self._release(end)
@@ -239,6 +248,10 @@ class Chaos:
         if self.held or not end.waiting:
             return
         data = end.waiting.popleft()
+        if self._every_s and len(data) > 1:
+            end.waiting.appendleft(data[1:])
+            data = data[:1]
+            self._loop.call_later(self._every_s, self._release, end)
         if self._cut(end, data):
             return
         target = end.other.transport

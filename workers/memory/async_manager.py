@@ -259,7 +259,7 @@ class AsyncMemoryLayerManager:
         """From the cache while it is fresh, else from the database, else stale; None = from nowhere."""
         backing = self._backing
         stamp = backing.epochs.stamp(user_id)
-        page = await self._cached(user_id, field)
+        page, answers = await self._cached(user_id, field)
         now = backing.wall()
         if page is not None and self._freshness(page, stamp, now) is Freshness.FRESH:
             return recall.cached(page, now)
@@ -268,11 +268,12 @@ class AsyncMemoryLayerManager:
             began = backing.wall()
             found = await backing.database.call(load)
             fresh = recall.page_of(found, began, stamp)
-            await self._keep(user_id, {field: fresh, recall.LATEST: fresh})
+            if answers:  # else it would cost its time limit a second time
+                await self._keep(user_id, {field: fresh, recall.LATEST: fresh})
             return found
 
         async def again() -> list[Found] | None:
-            there = await self._cached(user_id, field)
+            there = (await self._cached(user_id, field))[0] if answers else None
             if there is None or self._freshness(there, stamp, backing.wall()) is not Freshness.FRESH:
                 return None
             return recall.cached(there, backing.wall())
@@ -288,19 +289,20 @@ class AsyncMemoryLayerManager:
 
     async def _usable(self, user_id: str, field: str) -> Page | None:
         """A page that may still be shown while the database fails."""
-        page = await self._cached(user_id, field)
+        page, _ = await self._cached(user_id, field)
         stamp, now = self._backing.epochs.stamp(user_id), self._backing.wall()
         return None if page is None or self._freshness(page, stamp, now) is Freshness.DEAD else page
 
     def _freshness(self, page: Page, stamp: Stamp, now: float) -> Freshness:
         return recall.freshness(page, stamp, now, self.config.soft_age_s, self.config.hard_age_s)
 
-    async def _cached(self, user_id: str, field: str) -> Page | None:
+    async def _cached(self, user_id: str, field: str) -> tuple[Page | None, bool]:
+        """What the cache has, and whether it answered at all."""
         try:
-            return await self._get(user_id, field)
+            return await self._get(user_id, field), True
         except Exception as error:  # noqa: BLE001 (a cache is never needed)
             self.error_handler.handle_cache_error(error, "cache_get")
-            return None
+            return None, False
 
     async def _keep(self, user_id: str, pages: dict[str, Page]) -> None:
         try:

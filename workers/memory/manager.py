@@ -254,7 +254,7 @@ class EnhancedMemoryLayerManager:
         """From the cache while it is fresh, else from the database, else stale; None = from nowhere."""
         backing = self._backing
         stamp = backing.epochs.stamp(user_id)
-        page = self._cached(user_id, field)
+        page, answers = self._cached(user_id, field)
         now = backing.wall()
         if page is not None and self._freshness(page, stamp, now) is Freshness.FRESH:
             return recall.cached(page, now)
@@ -263,11 +263,12 @@ class EnhancedMemoryLayerManager:
             began = backing.wall()
             found = backing.database.call(load)
             fresh = recall.page_of(found, began, stamp)
-            self._keep(user_id, {field: fresh, recall.LATEST: fresh})
+            if answers:  # else it would cost its time limit a second time
+                self._keep(user_id, {field: fresh, recall.LATEST: fresh})
             return found
 
         def again() -> list[Found] | None:
-            there = self._cached(user_id, field)
+            there = (self._cached(user_id, field))[0] if answers else None
             if there is None or self._freshness(there, stamp, backing.wall()) is not Freshness.FRESH:
                 return None
             return recall.cached(there, backing.wall())
@@ -283,19 +284,20 @@ class EnhancedMemoryLayerManager:
 
     def _usable(self, user_id: str, field: str) -> Page | None:
         """A page that may still be shown while the database fails."""
-        page = self._cached(user_id, field)
+        page, _ = self._cached(user_id, field)
         stamp, now = self._backing.epochs.stamp(user_id), self._backing.wall()
         return None if page is None or self._freshness(page, stamp, now) is Freshness.DEAD else page
 
     def _freshness(self, page: Page, stamp: Stamp, now: float) -> Freshness:
         return recall.freshness(page, stamp, now, self.config.soft_age_s, self.config.hard_age_s)
 
-    def _cached(self, user_id: str, field: str) -> Page | None:
+    def _cached(self, user_id: str, field: str) -> tuple[Page | None, bool]:
+        """What the cache has, and whether it answered at all."""
         try:
-            return self._get(user_id, field)
+            return self._get(user_id, field), True
         except Exception as error:  # noqa: BLE001 (a cache is never needed)
             self.error_handler.handle_cache_error(error, "cache_get")
-            return None
+            return None, False
 
     def _keep(self, user_id: str, pages: dict[str, Page]) -> None:
         try:

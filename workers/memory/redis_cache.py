@@ -14,9 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from redis.backoff import NoBackoff
-from redis.connection import Connection, parse_url
+from redis.connection import Connection, DefaultParser, parse_url
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeout
 from redis.retry import Retry
+from redis.utils import SENTINEL
 
 from workers.errors import CacheBusy, CacheValueError
 from workers.memory.cache import key_of
@@ -87,6 +89,29 @@ def settings(url: str, timeout_s: float, connect_timeout_s: float) -> dict[str, 
     return given
 
 
+class PatientParser(DefaultParser):  # type: ignore[misc, valid-type] # the driver chooses which it is
+    """Waits for an answer as long as the socket may, and not so long again for each piece of it."""
+
+    _until: float | None = None
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        """As the driver's own."""
+        self._until = None
+        return super().read_response(*args, **kwargs)
+
+    def read_from_socket(self, timeout: Any = SENTINEL, raise_on_timeout: bool = True) -> Any:
+        """One piece of an answer; raises the driver's TimeoutError when the whole took too long."""
+        if timeout is not SENTINEL or self._socket_timeout is None:
+            return super().read_from_socket(timeout, raise_on_timeout)
+        now = time.monotonic()
+        if self._until is None:
+            self._until = now + self._socket_timeout
+            return super().read_from_socket(timeout, raise_on_timeout)
+        if now >= self._until:
+            raise RedisTimeout("no whole answer in time")
+        return super().read_from_socket(self._until - now, raise_on_timeout)
+
+
 class RedisCache:
     """Pages in Redis, for any thread. Nothing is connected before the first call."""
 
@@ -102,6 +127,7 @@ class RedisCache:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings(url, timeout_s, connect_timeout_s)
+        self._settings["parser_class"] = PatientParser
         self._kind: Callable[..., Any] = self._settings.pop("connection_class", Connection)
         self._hard_age_s = hard_age_s
         self._wall, self._clock = wall, clock

@@ -92,18 +92,17 @@ class SingleFlight(Generic[T]):
 
     def _alone(self, key: Hashable, load: Callable[[], T], again: Callable[[], T | None]) -> T:
         """Load as the only process of the host, as long as that does not take too long."""
-        if self._locks is None:
-            return load()
-        place, waited = place_of(key), False
+        place, got = place_of(key), False
         until = self._clock() + self._patience_s
-        while not (got := self._locks.try_acquire(place)) and self._clock() < until:
-            waited = True
-            self._sleep(POLL_S)
+        if self._locks is not None:
+            while not (got := self._locks.try_acquire(place)) and self._clock() < until:
+                self._sleep(POLL_S)
         try:
-            found = again() if waited else None
+            # Somebody may have loaded it between this caller's look into the cache and here.
+            found = again()
             return load() if found is None else found
         finally:
-            if got:
+            if got and self._locks is not None:
                 self._locks.release(place)
 
     def before_fork(self) -> None:
@@ -173,18 +172,16 @@ class AsyncSingleFlight(Generic[T]):
     async def _alone(
         self, key: Hashable, load: Callable[[], Awaitable[T]], again: Callable[[], Awaitable[T | None]]
     ) -> T:
-        if self._locks is None:
-            return await load()
-        place, waited = place_of(key), False
+        place, got = place_of(key), False
         until = self._clock() + self._patience_s
-        while not (got := self._locks.try_acquire(place)) and self._clock() < until:
-            waited = True
-            await self._sleep(POLL_S)
+        if self._locks is not None:
+            while not (got := self._locks.try_acquire(place)) and self._clock() < until:
+                await self._sleep(POLL_S)
         try:
-            found = await again() if waited else None
+            found = await again()  # as above
             return await load() if found is None else found
         finally:
-            if got:
+            if got and self._locks is not None:
                 self._locks.release(place)
 
 
