@@ -26,6 +26,11 @@ STEP_S: Final = 1.0 / at.END_STEPS_PER_S
 """Ends are told in these steps; the machine's own time moves in them too, so that an outcome that was
 put after a decision never looks older than it."""
 
+AHEAD: Final = 64
+"""Words of a run that are compared at once."""
+_RUN: Final = 22
+"""Words that agree from this bit on are of one code, generation, row and eighth of a second."""
+
 
 class Change(NamedTuple):
     """A state change or a would-be opening of one local breaker, to be logged."""
@@ -93,7 +98,10 @@ class LocalMachine:
             word = words[index]
             count = 1
             if word >> at.CODE_SHIFT == at.FAST_SUCCESS:
-                while index + count < last and words[index + count] >> 22 == word >> 22:
+                ahead = words[index : index + AHEAD]
+                if min(ahead) >> _RUN == max(ahead) >> _RUN:  # so is everything in between
+                    count = len(ahead)
+                while index + count < last and words[index + count] >> _RUN == word >> _RUN:
                     count += 1
                 word = words[index + count - 1]
             index += count

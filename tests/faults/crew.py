@@ -31,6 +31,8 @@ clock = time.monotonic
 log = logging.getLogger("crew")
 CATCH_UP_MAX: Final = 2000
 """Calls that a load which fell behind makes up for at most."""
+HOLD_S: Final = 5.0
+"""How long a call that is to be held may be refused before it is given up."""
 SLOW_S: Final = 0.005
 
 
@@ -224,15 +226,22 @@ class Held:
     def _run(self) -> None:
         ledger = self._crew.ledger(self._breaker)
         result = "ok"
-        try:
-            self._function(ledger)
-        except ipc.CircuitOpenError as error:
-            ledger.refused()
-            self._crew.say("shut out", number=self._number, at=clock(), retry_after_s=error.retry_after_s)
-            ledger.left()
-            return
-        except (Broken, Strange, KeyboardInterrupt):
-            result = self._how
+        deadline = clock() + HOLD_S
+        while True:
+            try:
+                self._function(ledger)
+            except ipc.CircuitOpenError:
+                # Whoever failed last waits for the others' trials: it is asked again.
+                ledger.refused()
+                if clock() > deadline:
+                    self._crew.say("shut out", number=self._number)
+                    ledger.left()
+                    return
+                time.sleep(0.005)
+                continue
+            except (Broken, Strange, KeyboardInterrupt):
+                result = self._how
+            break
         ledger.done(RAISES[self._how][1])
         ledger.left()
         self._crew.say("finished", number=self._number, result=result, at=clock())

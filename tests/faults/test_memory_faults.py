@@ -13,6 +13,7 @@ from typing import Any, Final
 import pytest
 
 from ipc import layout as at
+from ipc.vocabulary import BreakerState
 from tests.faults import oracle
 from tests.faults.effort import PATIENCE_S, effort
 from tests.faults.hostile import Inside, segment_descriptors
@@ -260,9 +261,7 @@ def test_c6_a_supervisor_away_longer_than_the_ring_lasts_costs_only_order(house:
     house.signal_nursery(signal.SIGSTOP)
     house.kill_daemon()
     for number, hand in enumerate(hands):
-        hand.order(
-            "load", breaker=f"w{number}", threads=2, per_s=effort(12_000.0, 25_000.0), failing_every=100
-        )
+        hand.order("load", breaker=f"w{number}", threads=2, per_s=12_500.0, failing_every=100)
     started = time.monotonic()
     wait_for("the length of the fault", lambda: time.monotonic() - started > effort(4.0, 600.0), 700.0, 0.1)
     done = [hand.order("unload") for hand in hands]
@@ -296,7 +295,7 @@ def test_c9_a_worker_that_scribbles_over_its_board_deceives_itself_only(house: H
     inside = Inside(bad.pid)
     row = wait_for("a published row", inside.published, 3.0)[0]
     before = house.breaker("shared")
-    inside.words[at.W_BOARD + row] = at.pack_row(at.BreakerState.OPEN, 77, time.monotonic() + 3600.0, False)
+    inside.words[at.W_BOARD + row] = at.pack_row(BreakerState.OPEN, 77, time.monotonic() + 3600.0, False)
     assert bad.order("call", breaker="shared", times=10)["refused"] == 10
     assert good.order("call", breaker="shared", times=10)["ok"] == 10
     now = house.breaker("shared")

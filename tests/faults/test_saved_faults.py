@@ -20,9 +20,9 @@ RULES_OFF: Final[dict[str, Any]] = {"failure_threshold": None, "failure_rate": N
 def corruptions(size: int) -> list[tuple[str, Callable[[bytearray], bytearray | bytes]]]:
     """Ways to spoil a file of that size: bits of its head, seeded bits of its body, lengths, versions."""
     dice = random.Random(10)
-    head = list(range(min(64, size)))
+    head = list(range(min(96, size)))
     chosen = dice.sample(head, min(len(head), effort(3, len(head))))
-    chosen += [dice.randrange(len(head), size) for _ in range(effort(2, 1000))] if size > 64 else []
+    chosen += [dice.randrange(len(head), size) for _ in range(effort(2, 1000))] if size > 96 else []
     ways: list[tuple[str, Callable[[bytearray], bytearray | bytes]]] = [
         (f"bit of byte {index}", lambda data, index=index: _flip(data, index, dice.randrange(8)))  # type: ignore[misc]
         for index in chosen
@@ -69,9 +69,8 @@ def test_c10_a_corrupt_file_is_noticed_and_never_half_read(build: Callable[..., 
             (folder / name).write_bytes(data)
         if which == "copy":
             (house.runtime / "checkpoint").unlink()  # as after a reboot: only the copy is left
-        data = bytearray(kept[victim])
-        tail = data[size:]
-        (folder / victim).write_bytes(bytes(spoil(data[:size])) + bytes(tail))
+        whole = bytearray(kept[victim])
+        (folder / victim).write_bytes(bytes(spoil(whole[:size])) + bytes(whole[size:]))
         house.log.write_text("")
         house.start()
         found = {name: values["outcomes"] for name, values in house.stats()["breakers"].items()}

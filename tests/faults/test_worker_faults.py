@@ -278,7 +278,7 @@ def test_b9_an_interrupted_trial_leaves_no_permit_behind(house: House) -> None:
     hand = house.hand()
     hand.order("guard", breaker="trial", **settings)
     hand.order("call", breaker="trial", how="fail")
-    seconds = effort(15.0, 1800.0)
+    seconds = effort(8.0, 1800.0)
     done = hand.order("sweep_trials", seconds + 20.0, breaker="trial", step=effort(13, 1), span_s=seconds,
                       lease_s=0.4 + 1.0 + 0.5)  # fmt: skip
     assert done["wrong"] == []

@@ -184,8 +184,9 @@ def test_threads_lose_nothing(client: Client) -> None:
     assert worker.invalid == 0
     assert worker.reader.gaps == 0
     assert not worker.reader.holes
-    failures = worker.tally(worker.declared()[-1]["row"], OutcomeKind.COUNT)
-    assert worker.declared()[-1] == {"row": 1, "of": 0, "class": "Down"}
+    # Threads that meet a class for the first time at once may declare it on a row each: their sum counts.
+    classes = [row for row in worker.declared() if row.get("class") == "Down"]
+    failures = sum(worker.tally(row["row"], OutcomeKind.COUNT) for row in classes)
     assert failures == issued[OutcomeKind.FAILURE]
     assert sum(worker.tally(0, kind) for _, kind in what) > 0  # it did overflow
 
@@ -331,3 +332,28 @@ def test_bell_is_rung_once_per_reading(client: Client) -> None:
         os.read(read, 8)
     for number in {read, write, spare, bell}:
         os.close(number)
+
+
+def test_a_gate_held_by_nobody_is_replaced(client: Client) -> None:
+    """After a fork in C the gate may be held by a thread that does not exist here: the child goes on."""
+    breaker = CircuitBreaker("database", failure_threshold=None, failure_rate=None)
+    client.untried = False
+    client.close()
+    guarded = breaker(lambda: 1)
+    guarded()
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold() -> bool:
+        inside.set()
+        return leave.wait(10)
+
+    thread = threading.Thread(target=client.link._gate.run, args=(hold,))
+    thread.start()
+    inside.wait()
+    client.link.page[0] = 0.0  # what the kernel does in a child
+    client.link.queue[2][0] = 0.0
+    held = client.link._gate
+    assert guarded() == 1
+    assert client.link._gate is not held
+    leave.set()
+    thread.join()

@@ -37,8 +37,10 @@ class Late(AssertionError):
     """A condition did not come true before its deadline."""
 
 
-def wait_for(what: str, condition: Callable[[], Found], seconds: float, every_s: float = 0.005) -> Found:
-    """The first true value of `condition`, asked every `every_s`; after `seconds` Late, which says `what`."""
+def wait_for(
+    what: str, condition: Callable[[], Found | None], seconds: float, every_s: float = 0.005
+) -> Found:
+    """The first true value of `condition`, asked every `every_s`; Late (which says `what`) after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         found = condition()
