@@ -60,6 +60,9 @@ class Inheritance:
     fresh: bool
     """Start empty: the checkpoint made earlier daemons fail."""
     held: tuple[Held, ...]
+    config_text: str = ""
+    """What the configuration file held when the nursery began: one that is being edited when a daemon dies
+    must not keep the next one from starting."""
 
     def to_json(self) -> bytes:
         """The table as the daemon reads it."""

@@ -69,6 +69,7 @@ class Nursery:
 
     def __init__(self, places: Places) -> None:
         self._places = places
+        self._config_text = _read(places.config)
         self._lock = Lock.take(places.runtime)
         self._listener = listen(places.socket)
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -128,6 +129,7 @@ class Nursery:
             state=self._places.state,
             fresh=self._failed_starts >= FRESH_AFTER,
             held=tuple(self._held.values()),
+            config_text=self._config_text,
         )
         os.write(table, inheritance.to_json())
         self._pulse[0] = time.monotonic_ns()
@@ -295,6 +297,14 @@ def _raise_descriptor_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _read(path: str | None) -> str:
+    """The text of the configuration file, which `main` has checked; empty = there is none."""
+    if path is None:
+        return ""
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
 def _object(data: bytes) -> dict[str, Any]:
