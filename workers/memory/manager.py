@@ -154,6 +154,8 @@ class EnhancedMemoryLayerManager:
     def tool_statistics(self, user_id: str | None = None) -> list[ToolStatistics]:
         """What each tool did, of one user or of all. Raises what the database raises: half is no answer."""
         self._backing.check_open()
+        if user_id is not None and (spooled := self._spooled(user_id)).erased_at is not None:
+            return recall.tools_of(self._exported(user_id), spooled)
         kept = waiting(self._backing.spool, user_id)
         try:
             done = self._backing.database.call(self._store.tool_statistics, user_id)

@@ -147,5 +147,11 @@ def add_tools(statistics: Iterable[ToolStatistics], waiting: Iterable[Conversati
     return [every[tool] for tool in sorted(every)]
 
 
+def tools_of(conversations: Iterable[Conversation], spooled: Spooled) -> list[ToolStatistics]:
+    """What tools did in a user's conversations whose erasure is accepted and not yet complete."""
+    shown = {one.id: one for one in (*conversations, *spooled.conversations) if spooled.shows(one)}
+    return add_tools((), shown.values())
+
+
 def _unused(tool: str) -> ToolStatistics:
     return ToolStatistics(tool, 0, 0, 0, 0.0, None, 0)

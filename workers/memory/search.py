@@ -1,9 +1,10 @@
 """Finds conversations by their words: FTS5 on SQLite, tsvector on PostgreSQL, LIKE where neither is there.
 
 One question, one answer: any text is taken apart at its white space, each part is quoted for the index at
-hand, and a conversation matches if it has one of them. The best matches by the index's own rank and by
-their age are fused by rank (RRF), so that figures of different kinds are never added up. All of it works on
-a connection in a transaction. Neighbours: `models`, `queries` (fetches what is found here), the stores.
+hand, and a conversation matches if it has one of them: the word itself, or, from three letters on, one that
+begins so. The best matches by the index's own rank and by their age are fused by rank (RRF), so that
+figures of different kinds are never added up. All of it works on a connection in a transaction. Neighbours:
+`models`, `queries` (fetches what is found here), the stores.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from workers.memory.models import ConversationRow
 TERMS_MAX: Final = 32
 """How many parts of a question are asked for; the rest is ignored."""
 TERM_CHARS_MAX: Final = 200
+PREFIX_CHARS_MIN: Final = 3
+"""From how many letters on a part is also the beginning of a word: "error" finds "errors"."""
 CANDIDATES_MAX: Final = 500
 """How many of the best matches take part in the fusion."""
 RRF_K: Final = 60
@@ -54,9 +57,11 @@ _FTS5: Final = text(
 
 _TSVECTOR: Final = (
     text(
-        "WITH question AS ("
-        "SELECT string_agg(plainto_tsquery('simple', term)::text, ' | ')::tsquery AS any_of "
-        "FROM unnest(:terms) AS term WHERE numnode(plainto_tsquery('simple', term)) > 0) "
+        "WITH question AS (SELECT string_agg(all_of, ' | ')::tsquery AS any_of FROM ("  # noqa: S608 (a constant)
+        "SELECT '(' || string_agg('''' || replace(replace(lexeme, '\\', '\\\\'), '''', '''''') || '''' || "
+        f"CASE WHEN length(lexeme) < {PREFIX_CHARS_MIN} THEN '' ELSE ':*' END, ' & ') || ')' AS all_of "
+        "FROM unnest(:terms) WITH ORDINALITY AS one(term, place), unnest(to_tsvector('simple', term)) "
+        "GROUP BY place) AS terms) "
         "SELECT id, ts_rank(words, any_of) AS rank FROM memory_conversations, question "
         "WHERE words @@ any_of AND user_id = :user_id ORDER BY rank DESC, id DESC LIMIT :most"
     )
@@ -91,7 +96,13 @@ def find(
 
 def quoted(parts: Sequence[str]) -> str:
     """An FTS5 question: each part a phrase, whatever signs are in it, any of them will do."""
-    return " OR ".join('"' + part.replace('"', '""') + '"' for part in parts)
+    return " OR ".join(map(_phrase, parts))
+
+
+def _phrase(part: str) -> str:
+    last = re.findall(r"[^\W_]+", part)[-1]
+    star = "*" if len(last) >= PREFIX_CHARS_MIN else ""
+    return '"' + part.replace('"', '""') + f'"{star}'
 
 
 def fused(ranked: Sequence[str]) -> list[tuple[str, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,11 @@ class Switched(AsyncStore):
         """Insert, or fail."""
         self._refuse()
         return await super().insert(conversations)
+
+    async def erase(self, user_id: str, erased_at: datetime) -> None:
+        """Erase, or fail."""
+        self._refuse()
+        await super().erase(user_id, erased_at)
 
     async def history(self, user_id: str, limit: int = 20, before: str | None = None) -> list[Conversation]:
         """Read, or fail."""
@@ -83,6 +89,32 @@ def test_g1_in_an_outage_writes_are_spooled_and_reads_merge(config: MemoryConfig
             assert told == [("during", Source.DATABASE), ("before", Source.DATABASE)]
 
     asyncio.run(story())
+
+
+def test_delete_user_in_an_outage_is_obeyed_at_once_and_completed_later(config: MemoryConfig) -> None:
+    """`accepted`: no verb shows the user's words from then on, and afterwards none of them is in a file."""
+
+    async def story() -> None:
+        store = Switched(config)
+        async with AsyncMemoryLayerManager(config, store=store) as memory:
+            await memory.store_conversation("ann", "canary-stored", "x", ["docs"])
+            await memory.history("ann")
+            memory._backing.replayer.take_lease = lambda: False  # type: ignore[method-assign]
+            store.on = False
+            await memory.store_conversation("ann", "canary-spooled", "x", ["docs"])
+            assert await memory.delete_user("ann") is Deletion.ACCEPTED
+            assert await memory.history("ann") == []
+            store.on = True
+            assert await memory.history("ann") == []
+            assert await memory.retrieve_context_safe("canary", "ann") == []
+            assert await memory.tool_statistics("ann") == []
+            assert [line async for line in memory.export_user("ann")] == []
+            del memory._backing.replayer.take_lease
+            assert await memory.flush(10.0)
+
+    asyncio.run(story())
+    folder = Path(config.spool_directory).parent
+    assert not [path for path in folder.rglob("*") if path.is_file() and b"canary" in path.read_bytes()]
 
 
 def test_many_tasks_at_once(config: MemoryConfig) -> None:

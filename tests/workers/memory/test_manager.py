@@ -186,6 +186,20 @@ def test_delete_user_in_an_outage_is_obeyed_at_once_and_completed_later(
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"canary" in path.read_bytes()]
 
 
+def test_an_erasure_that_is_not_complete_is_obeyed_by_every_verb(memory: Memory) -> None:
+    """The database answers again and still has the rows: no verb shows them."""
+    memory.say("stored")
+    memory.manager._backing.replayer.take_lease = lambda: False  # type: ignore[method-assign]
+    memory.down()
+    assert memory.manager.delete_user("ann") is Deletion.ACCEPTED
+    memory.up()
+    memory.say("after")
+    assert memory.told() == [("after", Source.DATABASE)]
+    assert memory.found("stored after") == {"after"}
+    assert [one.used for one in memory.manager.tool_statistics("ann")] == [1]
+    assert [json.loads(line)["user_message"] for line in memory.manager.export_user("ann")] == ["after"]
+
+
 def test_what_can_be_stored_nowhere_is_rejected(memory: Memory) -> None:
     """No False True: a text that no database takes is refused by its field."""
     result = memory.manager.store_conversation("ann", "nul \0", "x")

@@ -102,6 +102,13 @@ def test_search_finds_words_of_both_sides(shelf: Shelf) -> None:
     assert shelf.texts("ann", "errors", limit=0) == []
 
 
+def test_a_word_of_three_letters_is_a_beginning(shelf: Shelf) -> None:
+    """The guide's question finds its answer; a shorter word is a word."""
+    shelf.insert(said("ann", "How do I handle errors?", "I don't know"))
+    assert shelf.texts("ann", "error handling") == ["How do I handle errors?"]
+    assert shelf.texts("ann", "do") == ["How do I handle errors?"]
+
+
 def test_search_ranks_matches_and_age(shelf: Shelf) -> None:
     """Two words beat one; of two equal matches the later is first."""
     first, second = said("ann", "red apple"), said("ann", "red apple")
