@@ -7,6 +7,7 @@ killed with kill -9. Else an SQLite file, which another process takes away with 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -93,9 +94,12 @@ class FileDatabase:
 
 
 def database(troupe: Troupe, place: str) -> Database:
-    """PostgreSQL where it is to be had, else SQLite."""
+    """PostgreSQL where it is to be had and can be set up (root needs a user namespace for it), else SQLite."""
     programs = _programs()
-    return FileDatabase(troupe, place) if programs is None else PostgresDatabase(troupe, place, programs)
+    if programs is not None:
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            return PostgresDatabase(troupe, place, programs)
+    return FileDatabase(troupe, place)
 
 
 def _programs() -> Path | None:
