@@ -94,7 +94,7 @@ class FileDatabase:
 
 
 def database(troupe: Troupe, place: str) -> Database:
-    """PostgreSQL where it is to be had and can be set up (root needs a user namespace for it), else SQLite."""
+    """PostgreSQL where it is there and can be set up (root needs a user namespace for it), else SQLite."""
     programs = _programs()
     if programs is not None:
         with contextlib.suppress(OSError, subprocess.CalledProcessError):
