@@ -55,5 +55,6 @@ class Account:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Count this run."""
+    """Count this run, and make the fault tests' mark known: such tests stand in other folders, too."""
+    config.addinivalue_line("markers", "fault(id): injects the fault with that id of the catalogue")
     config.pluginmanager.register(Account(), "account")
