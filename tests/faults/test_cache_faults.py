@@ -214,7 +214,7 @@ def test_h4_a_password_is_wanted(
 @pytest.mark.fault("H8")
 def test_h8_a_stampede_loads_once(postgres: Postgres, valkey: RedisServer, tmp_path: Path) -> None:
     """Hundreds of threads of several processes want a page that has just expired: one of them loads it."""
-    given = {
+    given: dict[str, Any] = {
         "database_url": postgres.url(postgres.database()),
         "spool_directory": str(tmp_path / "spool"),
         "cache_url": valkey.url(),

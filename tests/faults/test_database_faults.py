@@ -160,7 +160,7 @@ def test_g4_eight_writers_while_the_server_is_killed_in_the_middle_of_it(
 ) -> None:
     """Killed, or stopped at once, ten times under load: what was acknowledged is there, once, and no more."""
     name = postgres.database()
-    given = {
+    given: dict[str, Any] = {
         "database_url": postgres.url(name),
         "spool_directory": str(tmp_path / "spool"),
         "database_timeout_s": 5.0,
@@ -174,17 +174,12 @@ def test_g4_eight_writers_while_the_server_is_killed_in_the_middle_of_it(
     orders = [order | {"ledger": str(path), "user": f"u{number}"} for number, path in enumerate(ledgers)]
     with programs(orders) as writers:
         for number in range(KILLS):
-            stored = sum(line[0] == "stored" for line in read(ledgers))
-            wait_until(
-                "nobody stores",
-                lambda stored=stored: sum(line[0] == "stored" for line in read(ledgers)) > stored + 20,
-            )
+            _more(ledgers, "stored", 20)
             if number % 2:
                 postgres.kill()
             else:
                 postgres.stop(signal.SIGQUIT)
-            spooled = len(read(ledgers))
-            wait_until("nobody goes on", lambda spooled=spooled: len(read(ledgers)) > spooled + 10)
+            _more(ledgers, "spooled", 10)
             postgres.start()
         (tmp_path / "stop").touch()
         ended = [(one.wait(30.0), one.communicate()[1]) for one in writers]
@@ -203,6 +198,16 @@ def test_g4_eight_writers_while_the_server_is_killed_in_the_middle_of_it(
     assert len(acknowledged) == len(set(acknowledged))
     tools = postgres.execute("SELECT count(*) FROM memory_tools_used", name)
     assert tools == [(len(rows),)]
+
+
+def _more(ledgers: list[Path], outcome: str, more: int) -> None:
+    """Wait until so many more were acknowledged so."""
+
+    def count() -> int:
+        return sum(line[0] == outcome for line in read(ledgers))
+
+    before = count()
+    wait_until(f"nothing is {outcome}", lambda: count() > before + more)
 
 
 @pytest.mark.fault("G8")
