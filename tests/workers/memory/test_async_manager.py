@@ -69,6 +69,7 @@ def test_the_same_verbs_awaited(config: MemoryConfig) -> None:
     asyncio.run(story())
 
 
+@pytest.mark.fault("G1")
 def test_g1_in_an_outage_writes_are_spooled_and_reads_merge(config: MemoryConfig) -> None:
     """Nothing said is lost; replay, which has connections of its own, brings it home."""
 

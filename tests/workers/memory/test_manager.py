@@ -110,6 +110,7 @@ def test_a_store_is_seen_by_the_next_read_although_reads_are_cached(memory: Memo
     assert memory.told() == [("second", Source.DATABASE), ("first", Source.DATABASE)]
 
 
+@pytest.mark.fault("G1")
 def test_g1_in_an_outage_writes_are_spooled_and_reads_merge(memory: Memory) -> None:
     """Nothing said is lost, what is read comes from cache and spool, and says so."""
     memory.say("before the outage")
@@ -259,6 +260,7 @@ def test_health_has_the_guides_keys(memory: Memory) -> None:
     assert health["circuit_breakers"]["database"]["is_open"] is True
 
 
+@pytest.mark.fault("B4")
 def test_b4_a_forked_child_goes_on(memory: Memory) -> None:
     """After a fork both sides store and read, in an outage too, and everything arrives once."""
     memory.say("before")

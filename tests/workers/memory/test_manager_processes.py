@@ -64,6 +64,7 @@ manager.close()
 """
 
 
+@pytest.mark.fault("H8")
 def test_h8_a_hundred_readers_in_four_processes_are_one_loader(config: MemoryConfig) -> None:
     """All of them want the same key at once: the database is asked once."""
     with EnhancedMemoryLayerManager(config) as manager:
@@ -100,6 +101,7 @@ print([one.conversation.user_message for one in manager.history("ann")])
 """
 
 
+@pytest.mark.fault("B7")
 def test_b7_a_process_ends_in_the_middle_of_replay(tmp_path: Path) -> None:
     """Everything is down from the start; nothing is closed: it ends at once, quietly, and loses nothing."""
     done = subprocess.run(

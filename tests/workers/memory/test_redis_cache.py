@@ -57,6 +57,7 @@ def test_what_was_loaded_before_an_erasure_is_not_put_after_it(valkey: RedisServ
     cache.close()
 
 
+@pytest.mark.fault("H9")
 def test_h9_a_poisoned_value_is_a_miss(valkey: RedisServer) -> None:
     """Bad bytes, another version, a pickle: a miss, and nothing is unpickled."""
     cache = made(valkey)
@@ -66,6 +67,7 @@ def test_h9_a_poisoned_value_is_a_miss(valkey: RedisServer) -> None:
     cache.close()
 
 
+@pytest.mark.fault("H2")
 def test_h2_a_hung_server_costs_the_limit_once_and_no_answer_is_mixed_up(valkey: RedisServer) -> None:
     """Frozen in the middle of a call: the limit, then a new connection; after thawing all is right."""
     cache = made(valkey)
@@ -83,6 +85,7 @@ def test_h2_a_hung_server_costs_the_limit_once_and_no_answer_is_mixed_up(valkey:
     cache.close()
 
 
+@pytest.mark.fault("H1")
 def test_h1_a_refused_connection_fails_at_once_and_a_restart_is_not_noticed(valkey: RedisServer) -> None:
     """Down: no waiting. Up again: idle connections of before are not used."""
     clock = [0.0]
@@ -104,6 +107,7 @@ def test_h1_a_refused_connection_fails_at_once_and_a_restart_is_not_noticed(valk
     cache.close()
 
 
+@pytest.mark.fault("H4")
 def test_h4_a_full_server_still_reads_and_drops(valkey: RedisServer) -> None:
     """OOM: writing fails, is an answer like any other, and keeps neither reading nor dropping away."""
     cache = made(valkey)
@@ -122,6 +126,7 @@ def test_h4_a_full_server_still_reads_and_drops(valkey: RedisServer) -> None:
         cache.close()
 
 
+@pytest.mark.fault("H7")
 def test_h7_a_forked_child_has_connections_of_its_own(valkey: RedisServer) -> None:
     """Both sides go on; the parent's connection is not shut down by the child."""
     cache = made(valkey)
@@ -184,6 +189,7 @@ def test_async_what_is_put_is_got_and_dropped(valkey: RedisServer) -> None:
     run(valkey, story)
 
 
+@pytest.mark.fault("B8")
 def test_b8_a_cancelled_call_leaves_no_answer_behind(valkey: RedisServer) -> None:
     """Cancelled between question and answer: the connection goes, the next one asks its own question."""
     first, second = page("first"), page("second")
@@ -202,6 +208,7 @@ def test_b8_a_cancelled_call_leaves_no_answer_behind(valkey: RedisServer) -> Non
     run(valkey, story)
 
 
+@pytest.mark.fault("H2")
 def test_h2_async_a_hung_server_costs_the_limit_once(valkey: RedisServer) -> None:
     """Frozen: the limit as a whole, then a new connection."""
     kept = page("one")

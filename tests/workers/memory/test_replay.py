@@ -131,6 +131,7 @@ def test_a_database_that_is_down_blocks_and_loses_nothing(stage: Stage) -> None:
     assert stage.replayer.totals.quarantined == 0
 
 
+@pytest.mark.fault("G9")
 def test_g9_a_poison_record_is_set_aside_and_the_rest_goes_on(stage: Stage) -> None:
     """It is kept, visible, with its reason; the others are stored, in their order."""
     for text in ("one", "bad", "three"):
@@ -191,6 +192,7 @@ def test_an_erasure_that_cannot_be_completed_keeps_nobody_waiting(stage: Stage) 
 
 
 @pytest.mark.parametrize("step", ["read", "committed", "done"])
+@pytest.mark.fault("G11")
 def test_g11_a_replayer_that_dies_at_any_step_is_repeated_to_no_effect(
     tmp_path: Path, unattached: object, step: str
 ) -> None:
@@ -231,6 +233,7 @@ def _in_child(work: Callable[[], object]) -> None:
     assert os.waitpid(pid, 0)[1] == 9 << 8
 
 
+@pytest.mark.fault("G12")
 def test_g12_two_replayers_are_one_at_a_time(stage: Stage, tmp_path: Path) -> None:
     """The lease is one process's, and one replayer's within it; it goes with its holder."""
     stage.say("one")

@@ -13,6 +13,7 @@ from workers.memory.locks import KeyLocks
 from workers.memory.single_flight import AsyncSingleFlight, SingleFlight
 
 
+@pytest.mark.fault("H8")
 def test_h8_a_hundred_threads_are_one_loader() -> None:
     """Everybody gets what the one has loaded."""
     flights: SingleFlight[int] = SingleFlight(None, 10.0)
@@ -73,6 +74,7 @@ def test_an_interrupted_loader_leaves_the_loading_to_the_next() -> None:
     assert results == [2]
 
 
+@pytest.mark.fault("H8")
 def test_h8_processes_wait_for_each_other_and_look_into_the_cache(tmp_path: Path) -> None:
     """While another process loads, nobody else does; afterwards what it cached is taken."""
     path = str(tmp_path / "locks")

@@ -208,6 +208,7 @@ def _orphan(spool: Spool, count: int) -> Path:
     return Path(path)
 
 
+@pytest.mark.fault("G14")
 def test_g14_a_torn_tail_is_cut_and_counted(spool: Spool) -> None:
     """A write-ahead log that ends in the middle of a frame: what was acknowledged before it is there."""
     path = _orphan(spool, 5)
@@ -218,6 +219,7 @@ def test_g14_a_torn_tail_is_cut_and_counted(spool: Spool) -> None:
     assert len(texts(spool)) == 5
 
 
+@pytest.mark.fault("G14")
 def test_g14_damage_in_the_middle_is_set_aside_and_the_rest_is_kept(spool: Spool) -> None:
     """A damaged page: the file is set aside, loudly, and what can be read of it is replayed."""
     path = _orphan(spool, 60)

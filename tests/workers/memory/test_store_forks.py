@@ -48,6 +48,7 @@ def waited(child: int) -> int:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.fault("B4")
 def test_b4_both_go_on(config: MemoryConfig) -> None:
     """Parent and children store at the same time; every row is there, and the parent's pool still works."""
     with Store(config) as store:
@@ -60,6 +61,7 @@ def test_b4_both_go_on(config: MemoryConfig) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.fault("B4")
 def test_b4_forked_while_threads_are_at_it(config: MemoryConfig) -> None:
     """A fork waits for what other threads are in the middle of, and the child is free of it."""
     with Store(config) as store:
@@ -75,6 +77,7 @@ def test_b4_forked_while_threads_are_at_it(config: MemoryConfig) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.fault("B4")
 def test_b4_an_async_store_goes_on(config: MemoryConfig) -> None:
     """The same for asyncio: the child runs a loop of its own, the parent goes on with its."""
     store = AsyncStore(config)

@@ -62,6 +62,7 @@ def test_down_at_the_start_and_up_later(remote: Callable[..., Shelf], postgres_p
     assert shelf.insert(said()) == 1
 
 
+@pytest.mark.fault("G4")
 def test_g4_a_restart_costs_nothing(remote: Callable[..., Shelf], postgres: Postgres) -> None:
     """Idle connections that the server closed are noticed when they are taken, and replaced."""
     shelf = remote()
@@ -71,6 +72,7 @@ def test_g4_a_restart_costs_nothing(remote: Callable[..., Shelf], postgres: Post
     assert [one.user_message for one in shelf.history("ann")] == ["after", "before"]
 
 
+@pytest.mark.fault("G2")
 def test_g2_a_frozen_server_costs_its_time_limit(remote: Callable[..., Shelf], postgres: Postgres) -> None:
     """The deadline is kept on this side, the connection is dropped, and no answer is taken for another."""
     shelf = remote()
@@ -84,6 +86,7 @@ def test_g2_a_frozen_server_costs_its_time_limit(remote: Callable[..., Shelf], p
     assert [one.user_message for one in shelf.history("ann")] == ["before"]
 
 
+@pytest.mark.fault("G2")
 def test_g2_a_black_hole_costs_no_more(remote: Callable[..., Shelf], postgres_proxy: Chaos) -> None:
     """Neither on an open connection nor while connecting does a call take longer than it may."""
     shelf = remote(2.0)
@@ -99,6 +102,7 @@ def test_g2_a_black_hole_costs_no_more(remote: Callable[..., Shelf], postgres_pr
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.fault("G5")
 def test_g5_cut_in_the_commit(remote: Callable[..., Shelf], postgres_proxy: Chaos, moment: Moment) -> None:
     """Whether it was applied is unknown; the same again makes it one, with one tool, in both cases."""
     shelf = remote()
@@ -113,6 +117,7 @@ def test_g5_cut_in_the_commit(remote: Callable[..., Shelf], postgres_proxy: Chao
     assert [(each.tool, each.used) for each in shelf.tool_statistics()] == [("find", 1)]
 
 
+@pytest.mark.fault("G3")
 def test_g3_slow_is_not_down(remote: Callable[..., Shelf], postgres_proxy: Chaos) -> None:
     """A server that is a hundred times slower than usual still answers within the limit."""
     shelf = remote(5.0)
