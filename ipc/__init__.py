@@ -1,6 +1,7 @@
 """breakerd's ground floor: what worker processes import and what both ends share."""
 
 from ipc.client import Client
+from ipc.counters import Counters, process_counters
 from ipc.errors import (
     BreakerdError,
     CircuitOpenError,
@@ -28,6 +29,7 @@ __all__ = [
     "ControlError",
     "ControlRefused",
     "CountWindow",
+    "Counters",
     "OutcomeKind",
     "ProtocolError",
     "SegmentError",
@@ -36,5 +38,6 @@ __all__ = [
     "TimeWindow",
     "UnguardableError",
     "connect",
+    "process_counters",
     "query_health",
 ]

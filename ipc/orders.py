@@ -11,6 +11,7 @@ from typing import Any, Final
 from ipc import control
 from ipc import layout as at
 from ipc.admission import Admission
+from ipc.circuit import generation_code
 from ipc.control_async import ask_async, running_loop
 from ipc.errors import SettingsError
 from ipc.ring import last_run
@@ -178,7 +179,10 @@ class State:
         if link.local:
             link.look(self._breaker.clock())
             return link.machine.failure_count(row)
-        return last_run(link.words, link.segment.layout, row)
+        state, generation, _ = self._read()
+        # What a breaker failed with before it was closed is over: trials or a reset have ended that run.
+        code = generation_code(generation) if state is BreakerState.CLOSED else None
+        return last_run(link.words, link.segment.layout, row, code)
 
     @failure_count.setter
     def failure_count(self, value: int) -> None:

@@ -211,8 +211,11 @@ def slices(part: Part) -> list[tuple[int, list[int]]]:
     return cut
 
 
-def last_run(words: memoryview[int], layout: at.Layout, row: int) -> int:
-    """Failures of `row` since its last success, counted backwards through the ring of this process."""
+def last_run(words: memoryview[int], layout: at.Layout, row: int, generation: int | None = None) -> int:
+    """Failures of `row` since its last success, counted backwards through the ring of this process.
+
+    With a generation code: only those that were admitted under it.
+    """
     run, granted = 0, words[at.W_GRANTED]
     for position in range(granted - 1, max(-1, granted - 1 - layout.slots), -1):
         word = words[layout.ring + (position & (layout.slots - 1))]
@@ -222,6 +225,8 @@ def last_run(words: memoryview[int], layout: at.Layout, row: int) -> int:
         if code is None or (word >> at.ROW_SHIFT & at.ROW_MASK) != row:
             continue
         if code.kind in SUCCESSES:
+            break
+        if generation is not None and word >> at.GENERATION_SHIFT & 15 != generation:
             break
         run += code.kind in FAILURES
     return run

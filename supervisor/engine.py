@@ -25,6 +25,7 @@ from supervisor.messages import (
     ClassDeclared,
     Command,
     Configured,
+    CounterDeclared,
     DaemonStarted,
     Message,
     OutcomeBatch,
@@ -45,7 +46,7 @@ from supervisor.worker import ReadFrom, Worker
 
 FOR_S_MAX: Final = 10 * 366 * 86_400.0
 """Seconds that a manual state may last, where it is to end at all."""
-PLAIN_VERSION: Final = 1
+PLAIN_VERSION: Final = 2
 """Version of `to_plain`: raised with every change of what it writes."""
 _VERBS: Final = frozenset(Verb)
 _KINDS: Final = tuple(OutcomeKind(kind) if kind in KIND_NAMES else None for kind in range(16))
@@ -297,6 +298,8 @@ class Engine:
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Engine:
         """The engine that `to_plain` wrote. Raises ValueError, TypeError or LookupError on anything else."""
+        if isinstance(plain, dict) and plain.get("version") == 1:
+            plain = _from_version_1(plain)
         if not isinstance(plain, dict) or plain.get("version") != PLAIN_VERSION:
             raise ValueError(f"not a snapshot of version {PLAIN_VERSION}")
         engine = cls()
@@ -316,6 +319,13 @@ class Engine:
         self._next = min(self._due.values(), default=math.inf)
 
 
+def _from_version_1(plain: dict[str, Any]) -> dict[str, Any]:
+    """A snapshot of before there were counters, as one of today."""
+    workers, tombs = plain["roster"]
+    roster = [[[*worker, []] for worker in workers], tombs]
+    return {**plain, "version": PLAIN_VERSION, "roster": roster, "counting": [*plain["counting"], []]}
+
+
 _HANDLERS: Final[dict[type[Any], Callable[[Engine, Any, Turn], None]]] = {
     WorkerJoined: lambda engine, told, turn: engine.roster.joined(told, turn),
     WorkerLeft: lambda engine, told, turn: engine.roster.left(told, turn),
@@ -323,6 +333,7 @@ _HANDLERS: Final[dict[type[Any], Callable[[Engine, Any, Turn], None]]] = {
     WorkerQuarantined: lambda engine, told, turn: engine.roster.quarantined(told, turn),
     BreakerDeclared: lambda engine, told, turn: engine.roster.declared(told, turn),
     ClassDeclared: lambda engine, told, turn: engine.roster.class_declared(told, turn),
+    CounterDeclared: lambda engine, told, turn: engine.roster.counter_declared(told, turn),
     OutcomeBatch: Engine._outcomes,
     PermitAsked: Engine._permit_asked,
     PermitReturned: Engine._permit_returned,

@@ -75,6 +75,16 @@ class ClassDeclared:
 
 
 @dataclass(frozen=True, slots=True)
+class CounterDeclared:
+    """A worker said which row of its segment counts one kind of error in one operation."""
+
+    worker: str
+    row: int
+    kind: str
+    operation: str
+
+
+@dataclass(frozen=True, slots=True)
 class Taken:
     """What one drain took from one segment. Everything is new since the last drain but the tallies."""
 
@@ -186,6 +196,7 @@ Message = (
     | Configured
     | DaemonStarted
     | Tick
+    | CounterDeclared
 )
 
 _KINDS: Final[tuple[type[Any], ...]] = (
@@ -202,6 +213,7 @@ _KINDS: Final[tuple[type[Any], ...]] = (
     Configured,
     DaemonStarted,
     Tick,
+    CounterDeclared,
 )
 """The journal writes a message by its place here: append only, never reorder."""
 

@@ -20,6 +20,7 @@ from supervisor.messages import (
     Answer,
     BreakerDeclared,
     ClassDeclared,
+    CounterDeclared,
     Refused,
     Retire,
     WorkerForgotten,
@@ -148,7 +149,7 @@ class Roster:
         known = worker.rows.get(told.row)
         if breaker is None:
             self._refuse_row(worker, told.row, f"{BREAKERS_MAX} breakers exist, which is the limit", turn)
-        elif not 0 <= told.row < ROWS or (known is not None and known != Row(breaker)):
+        elif not self._free(worker, told.row) or (known is not None and known != Row(breaker)):
             self._refuse_row(worker, told.row, "the row is no row, or means something else already", turn)
         else:
             self._show(worker, told.row, breaker, settings, turn)
@@ -173,12 +174,29 @@ class Roster:
         if worker is None:
             return
         of = worker.rows.get(told.breaker_row)
-        if of is None or of.class_name is not None or not 0 <= told.row < ROWS:
+        if of is None or of.class_name is not None or not self._free(worker, told.row):
             self._refuse_row(worker, told.row, "it counts a class of a breaker that was never declared", turn)
             return
         wanted = Row(of.breaker, of.breaker.metrics.class_name(told.name))
         if worker.rows.setdefault(told.row, wanted) != wanted:
             self._refuse_row(worker, told.row, "the row means something else already", turn)
+
+    def counter_declared(self, told: CounterDeclared, turn: Turn) -> None:
+        """A row counts one kind of error in one operation."""
+        worker = self.workers.get(told.worker)
+        if worker is None:
+            return
+        key = self._counting.counter(worker.namespace, told.kind, told.operation)
+        if key is None:
+            self._refuse_row(worker, told.row, "the host counts too many kinds of errors", turn)
+        elif not 0 <= told.row < ROWS or told.row in worker.rows:
+            self._refuse_row(worker, told.row, "the row is no row, or means something else already", turn)
+        elif worker.counters.setdefault(told.row, key) != key:
+            self._refuse_row(worker, told.row, "the row means something else already", turn)
+
+    def _free(self, worker: Worker, row: int) -> bool:
+        """Whether a row may be a breaker's or a class's."""
+        return 0 <= row < ROWS and row not in worker.counters
 
     def _refuse_row(self, worker: Worker, row: int, why: str, turn: Turn) -> None:
         """A declaration that cannot be followed: what arrives on the row is counted as of no row."""

@@ -17,7 +17,7 @@ from ipc import layout as at
 from ipc.ring import HOLES_MAX, NO_EPOCH, Part, Reader
 from ipc.segment import Segment
 from ipc.vocabulary import NAME_PATTERN
-from supervisor.messages import BreakerDeclared, ClassDeclared, Message
+from supervisor.messages import BreakerDeclared, ClassDeclared, CounterDeclared, Message
 from supervisor.metrics import CLASS_NAME_MAX
 from supervisor.worker import ReadFrom
 
@@ -236,7 +236,10 @@ class Source:
         self._seen = listed
 
 
-def read_declaration(worker: str, record: bytes) -> BreakerDeclared | ClassDeclared | None:
+Declared = BreakerDeclared | ClassDeclared | CounterDeclared
+
+
+def read_declaration(worker: str, record: bytes) -> Declared | None:
     """What a worker declared; None = nothing that an honest one would."""
     if len(record) > DECLARATION_BYTES_MAX:
         return None
@@ -254,10 +257,23 @@ def read_declaration(worker: str, record: bytes) -> BreakerDeclared | ClassDecla
         if breaker_row is not None and isinstance(name, str) and name.isprintable():
             return ClassDeclared(worker, row, breaker_row, name[:CLASS_NAME_MAX])
         return None
+    if "counter" in told:
+        return _counter(worker, row, told["counter"])
     name, settings = told.get("breaker"), told.get("settings")
     if isinstance(name, str) and NAME_PATTERN.fullmatch(name) and isinstance(settings, dict):
         return BreakerDeclared(worker, row, name, json.dumps(settings, separators=(",", ":")))
     return None
+
+
+def _counter(worker: str, row: int, told: Any) -> CounterDeclared | None:
+    """A counter from [kind, operation]; None = nothing that an honest worker would write."""
+    if not isinstance(told, list) or len(told) != 2:
+        return None
+    if not all(
+        isinstance(text, str) and text.isprintable() and 0 < len(text) <= CLASS_NAME_MAX for text in told
+    ):
+        return None
+    return CounterDeclared(worker, row, *told)
 
 
 def _row(value: Any) -> int | None:

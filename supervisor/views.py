@@ -118,6 +118,7 @@ def _errors(asked: Question) -> dict[str, Any]:
     else:
         chosen = asked.engine.catalogue.numbered
     return {
+        "counters": _counters(asked),
         "breakers": [
             {
                 "name": breaker.name,
@@ -134,8 +135,35 @@ def _errors(asked: Question) -> dict[str, Any]:
                 ],
             }
             for breaker in chosen
-        ]
+        ],
     }
+
+
+def _counters(asked: Question) -> list[dict[str, Any]]:
+    """What workers count beside calls, most frequent first; none where one breaker was asked for.
+
+    A request's `counters` names the one namespace that is wanted.
+    """
+    if asked.body.get("breaker") is not None:
+        return []
+    wanted = asked.body.get("counters")
+    if wanted is not None and not isinstance(wanted, str):
+        raise BadRequest(f"counters must be the name of a namespace, got {wanted!r:.40}")
+    counters = asked.engine.counting.counters.items()
+    return [
+        {
+            "namespace": namespace,
+            "kind": kind,
+            "operation": operation,
+            "count": counted.count,
+            "last_seen": asked.date(counted.last_seen),
+            "age_s": None if counted.last_seen is None else asked.now - counted.last_seen,
+        }
+        for (namespace, kind, operation), counted in sorted(
+            counters, key=lambda item: (-item[1].count, item[0])
+        )
+        if wanted in (None, namespace)
+    ]
 
 
 # --- breakers -----------------------------------------------------------------------------------------

@@ -60,6 +60,8 @@ class Worker:
     seen: dict[tuple[int, int], int] = field(default_factory=dict)
     """The highest value of each cumulative word, by (row, index)."""
     rows: dict[int, Row] = field(default_factory=dict)
+    counters: dict[int, tuple[str, str, str]] = field(default_factory=dict)
+    """By row: (namespace, kind, operation) of the counter that it is."""
     outcomes: int = 0
     rejected: int = 0
     overflow: int = 0
@@ -114,16 +116,18 @@ class Worker:
             [[row, index, value] for (row, index), value in self.seen.items()],
             [[number, row.breaker.number, row.class_name] for number, row in self.rows.items()],
             [self.outcomes, self.rejected, self.overflow],
+            [[number, *key] for number, key in self.counters.items()],
         ]
 
     @classmethod
     def from_plain(cls, plain: list[Any], breakers: list[HostBreaker]) -> Worker:
         """The record that `to_plain` wrote; `breakers` by their number."""
-        *scalars, holes, declared, seen, rows, totals = plain
+        *scalars, holes, declared, seen, rows, totals, counters = plain
         worker = cls(*scalars)
         worker.holes = tuple((position, epoch) for position, epoch in holes)
         worker.declared = declared
         worker.seen = {(row, index): value for row, index, value in seen}
         worker.rows = {row: Row(breakers[number], class_name) for row, number, class_name in rows}
+        worker.counters = {row: (namespace, kind, name) for row, namespace, kind, name in counters}
         worker.outcomes, worker.rejected, worker.overflow = totals
         return worker

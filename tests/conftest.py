@@ -11,6 +11,8 @@ from typing import Final, NoReturn
 
 import pytest
 
+pytest_plugins = ["tests.servers"]
+
 MARK: Final = re.compile(r"could not run ([^:]+): ")
 
 
@@ -53,5 +55,6 @@ class Account:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Count this run."""
+    """Count this run, and make the fault tests' mark known: such tests stand in other folders, too."""
+    config.addinivalue_line("markers", "fault(id): injects the fault with that id of the catalogue")
     config.pluginmanager.register(Account(), "account")

@@ -14,13 +14,15 @@ STEPS_MAX = 2000
 """More lines than any action here runs through."""
 
 
-def deaths(module: ModuleType, prepare: Callable[[], Any], action: Callable[[Any], object]) -> Iterator[int]:
+def deaths(
+    module: ModuleType, prepare: Callable[[], Any], action: Callable[[Any], object], every: int = 1
+) -> Iterator[int]:
     """Run `action(prepare())` in children, each of which dies before the n-th line of `module` in the action.
 
     Yields n while the state that the dead child left behind can be looked at, until one child lives to
-    the end of the action.
+    the end of the action. With `every` only each so many-th line is tried.
     """
-    for step in range(1, STEPS_MAX):
+    for step in range(1, STEPS_MAX, every):
         pid = os.fork()
         if pid == 0:
             _live(module, prepare, action, step)

@@ -1,7 +1,7 @@
 """The house rules that a machine can check: direction, size, clocks, doors, names, boundaries.
 
-Each rule has its reason in CONTRIBUTING.md. The lists below are the architecture written down: a new
-file must be given its row in LAYERS, and every exception to a rule has its reason beside it.
+Each rule has its reason in CONTRIBUTING.md. The lists that the rules go by, and the exceptions to them, are
+in `tests.architecture`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,17 @@ from typing import Final
 
 import pytest
 
+from tests.architecture import (
+    ALONE,
+    BOUNDARIES,
+    CLOCKS,
+    DRAWN,
+    FLOORS,
+    LAYERS,
+    LAZY,
+    OUTSIDE,
+    WIDE,
+)
 from tests.sources import (
     ROOT,
     SHIPPED,
@@ -29,125 +40,6 @@ from tests.sources import (
     tracked,
     tree,
 )
-
-LAYERS: Final[dict[str, tuple[str, ...]]] = {
-    # A file imports only from rows above its own; files of one row do not import each other.
-    "ipc": (
-        # words, bytes, errors
-        "errors forks gate logbook",
-        "vocabulary wire",
-        "facts layout verdict",
-        # the breaker, pure
-        "circuit permits window",
-        "circuits evidence",
-        "trials",
-        "status",
-        "breaker",
-        # the segment and the socket
-        "control ring segment",
-        "control_async blocks",
-        "asking",
-        # a worker process
-        "outlet",
-        "local",
-        "link",
-        "rows",
-        "client",
-        "process",
-        "admission",
-        "orders",
-        "guard",
-        "testing",
-        "__init__",
-    ),
-    "supervisor": (
-        # what is said
-        "__init__ errors facts messages metrics steps",
-        "descriptors disk image places settings",
-        "example journal",
-        # the engine, pure
-        "chronicle host_breaker",
-        "turn worker",
-        "catalogue counting",
-        "roster",
-        "engine",
-        # the daemon's actors, and what they touch
-        "actor connections decode health",
-        "mind source views",
-        "intake",
-        "attachments intake_actor start",
-        "disk_actor hello",
-        "control_server",
-        "daemon",
-        # its parent
-        "listener lock",
-        "nursery",
-        "main",
-        # the command line
-        "ctl.__init__ ctl.page",
-        "ctl.ask ctl.colour ctl.exits ctl.screen ctl.trouble",
-        "ctl.parse",
-        "ctl.configuring ctl.health ctl.listings ctl.usage ctl.versions ctl.waiting",
-        "ctl.breaker ctl.watching",
-        "ctl.main",
-    ),
-    "workers": (
-        "__init__ demo.__init__",
-        "demo.leash demo.ledger demo.scene demo.shop",
-        "demo.account demo.crew demo.outage demo.processes demo.tap",
-        "demo.lines demo.stage",
-        "demo.screen",
-        "demo.acts",
-        "demo.__main__",
-    ),
-}
-"""The order inside each package, lowest row first."""
-
-FLOORS: Final = {"ipc": (), "supervisor": ("ipc",), "workers": ("ipc",)}
-"""Which other packages of this project a package may import."""
-
-OUTSIDE: Final = {"ipc": (), "supervisor": ("psutil", "rich"), "workers": ("psutil", "rich", "sqlalchemy")}
-"""Which distributions from outside the standard library a package may import."""
-
-ALONE: Final = {"ipc/testing.py": ("pytest",)}
-"""What one file may import besides, because nobody imports it unasked."""
-
-LAZY: Final[dict[str, tuple[str, ...]]] = {
-    "ipc/logbook.py": ("logging",),  # a fifth of what `import ipc` costs, for what is rarely said
-    "supervisor/ctl/main.py": ("importlib",),  # one verb needs one file
-    "supervisor/ctl/screen.py": ("importlib",),  # rich only on a terminal, explanations only in trouble
-}
-"""Where a function may import, by file, and what: outlets that most runs never need."""
-
-CLOCKS: Final[dict[str, str]] = {
-    "ipc/control.py": "deadlines of an exchange, and a random first request id",
-    "ipc/control_async.py": "the same deadlines on an event loop",
-    "ipc/asking.py": "the deadline of asking for a permit",
-    "ipc/client.py": "the clock that every guard of the process reads, the nonce, back-off",
-    "ipc/forks.py": "when this process began",
-    "supervisor/daemon.py": "the clock and the dice that every actor is given",
-    "supervisor/nursery.py": "the daemon's pulse, restarts",
-    "supervisor/lock.py": "how long to wait for another supervisor's end",
-    "supervisor/start.py": "the name of a checkpoint that is set aside",
-    "supervisor/control_server.py": "dates that people read",
-    "supervisor/ctl/main.py": "the clock that every verb is given",
-    "workers/demo/": "a program that measures what happens",
-}
-"""The only files (or folders) that read a clock or roll dice, each with the reason; all others are told."""
-
-BOUNDARIES: Final[dict[str, str]] = {
-    "ipc/admission.py:Admission._fire": "what the application's on_state_change raises is logged",
-    "ipc/verdict.py:Verdict.asked": "an application's predicate that raises counts as False",
-    "supervisor/actor.py:Stage._handle": "an actor's failure stays inside the actor",
-    "supervisor/actor.py:Stage._failed": "so does its failure to restart",
-}
-"""`file:function` where `except Exception` may stand, each with the reason."""
-
-WIDE: Final[dict[str, str]] = {}
-"""`file:function` with more than six parameters, each with the reason."""
-
-DRAWN: Final = {"ipc/layout.py"}
-"""Files whose docstring is the drawing of their bytes, prose and all."""
 
 FILE_LINES_MAX: Final = 400
 FUNCTION_LINES_MAX: Final = 60

@@ -165,14 +165,28 @@ def errors_fields(request: Request) -> dict[str, Any]:
 
 
 def errors(answer: Any, _request: Request) -> Page:
-    """One exception class of one breaker a line, the most frequent first."""
+    """One exception class of one breaker a line, then one counter a line, the most frequent first."""
     rows = tuple(
         (breaker["name"], item["class"], str(item["count"]), span(item["age_s"]), item["last_seen"] or "")
         for breaker in answer["breakers"]
         for item in sorted(breaker["classes"], key=lambda item: -item["count"])
     )
-    table = Table(("BREAKER", "CLASS", "COUNT", "AGE", "LAST-SEEN"), rows, right=frozenset({2, 3}))
-    return Page(answer, (table,) if rows else ("no call has failed with an exception",))
+    counted = tuple(
+        (
+            f"{item['namespace']}/{item['operation']}",
+            item["kind"],
+            str(item["count"]),
+            span(item["age_s"]),
+            item["last_seen"] or "",
+        )
+        for item in answer.get("counters", ())
+    )
+    classes = Table(("BREAKER", "CLASS", "COUNT", "AGE", "LAST-SEEN"), rows, right=frozenset({2, 3}))
+    counters = Table(
+        ("OPERATION", "ERROR-TYPE", "COUNT", "AGE", "LAST-SEEN"), counted, right=frozenset({2, 3})
+    )
+    tables = (*((classes,) if rows else ()), *((counters,) if counted else ()))
+    return Page(answer, tables or ("no call has failed with an exception",))
 
 
 def events_fields(_request: Request) -> dict[str, Any]:

@@ -15,7 +15,6 @@ __all__ = ["build", "house"]
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the mark known."""
-    config.addinivalue_line("markers", "fault(id): injects the fault with that id of the catalogue")
     config.addinivalue_line("markers", "needs_root: acts on other users, namespaces or limits")
 
 

@@ -1,4 +1,4 @@
-"""The promise P1 where more than one process dies: worker and daemon together, the nursery, all of breakerd."""
+"""The promise P1 where more than one process dies: worker and daemon together, the nursery, all of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -49,7 +51,7 @@ def test_b1_worker_and_daemon_killed_within_five_milliseconds(house: House) -> N
             victim.order("load", breaker=f"v{number}", threads=2, failing_every=9)
             time.sleep(dice.uniform(0.0, 0.1))  # the instant of the kill is random
             pid = house.daemon_pid
-            kills = [lambda pid=pid: os.kill(pid, signal.SIGKILL), victim.kill]
+            kills: list[Callable[[], object]] = [partial(os.kill, pid, signal.SIGKILL), victim.kill]
             dice.shuffle(kills)
             kills[0]()
             time.sleep(dice.uniform(0.0, 0.005))  # as above

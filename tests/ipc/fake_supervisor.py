@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -109,6 +110,9 @@ class FakeSupervisor:
         self.workers: dict[str, Worker] = {}
         self.asks: list[dict[str, Any]] = []
         self.commands: list[dict[str, Any]] = []
+        self.counters: list[dict[str, Any]] = []
+        """What `errors` is answered with."""
+        self.errors_asked = 0
         self.permit: dict[str, Any] | str = {"permit": None, "retry_after_s": 1.0}
         self.refusal: tuple[str, str] | None = None
         """(code, text) with which the next hellos are refused."""
@@ -183,9 +187,13 @@ class FakeSupervisor:
         frame = wire.FrameReader().feed(data)[0]
         body = wire.read_object(frame.body)
         try:
-            {"hello": self._hello, "permit": self._permit, "command": self._command}[body["verb"]](
-                connection, frame.request, body, list(numbers)
-            )
+            verbs: dict[str, Callable[[socket.socket, int, Body, list[int]], None]] = {
+                "hello": self._hello,
+                "permit": self._permit,
+                "command": self._command,
+                "errors": self._errors,
+            }
+            verbs[body["verb"]](connection, frame.request, body, list(numbers))
         finally:
             for number in numbers:
                 os.close(number)
@@ -228,6 +236,10 @@ class FakeSupervisor:
                 self.undelivered += 1
         elif isinstance(self.permit, dict):
             connection.sendall(wire.answer(request, self.permit))
+
+    def _errors(self, connection: socket.socket, request: int, _body: Body, _: list[int]) -> None:
+        self.errors_asked += 1
+        connection.sendall(wire.answer(request, {"schema": 1, "breakers": [], "counters": self.counters}))
 
     def _command(self, connection: socket.socket, request: int, body: Body, _: list[int]) -> None:
         self.commands.append(body)

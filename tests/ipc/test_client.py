@@ -218,6 +218,19 @@ def test_failure_count_is_read_from_the_ring(client: Client, supervisor: FakeSup
     assert breaker.state.failure_count == 0
 
 
+def test_a_run_of_failures_ends_with_a_reset(client: Client, supervisor: FakeSupervisor) -> None:
+    """An open breaker tells what it failed with; once it is closed again, that is over."""
+    breaker = CircuitBreaker("database")
+    fail(breaker, 3)
+    worker = supervisor.worker()
+    worker.publish(0, ipc.BreakerState.OPEN, 9, until=time.monotonic() + 60)
+    counts = [breaker.state.failure_count]
+    worker.publish(0, ipc.BreakerState.CLOSED, 10)
+    counts.append(breaker.state.failure_count)
+    fail(breaker, 1)
+    assert [*counts, breaker.state.failure_count] == [3, 0, 1]
+
+
 def test_exception_classes_are_counted(client: Client, supervisor: FakeSupervisor) -> None:
     """Each class of failures has a row of its own, up to 32 per breaker; the rest are `other`."""
     breaker = CircuitBreaker("database", failure_threshold=None, failure_rate=None)

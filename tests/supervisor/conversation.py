@@ -15,6 +15,7 @@ from supervisor.messages import (
     BreakerDeclared,
     ClassDeclared,
     Command,
+    CounterDeclared,
     DaemonStarted,
     Effect,
     Happened,
@@ -99,6 +100,10 @@ class Host:
     def declare_class(self, letter: str, row: int, name: str, breaker_row: int = 0) -> list[Effect]:
         """A worker declares the counter of an exception class."""
         return self.say(ClassDeclared(nonce(letter), row, breaker_row, name))
+
+    def declare_counter(self, letter: str, row: int, operation: str = "load") -> list[Effect]:
+        """A worker declares the counter of an operation's errors."""
+        return self.say(CounterDeclared(nonce(letter), row, "DATABASE_QUERY", operation))
 
     def settle_in(self, *letters: str, settings: BreakerSettings | None = None) -> None:
         """Workers join and declare one breaker each on row 0."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from ipc.vocabulary import Tally
-from supervisor.messages import (
-    OutcomeBatch,
-)
+import json
+
+from ipc.vocabulary import OutcomeKind, Tally
+from supervisor.counting import COUNTERS_MAX, COUNTERS_OTHER_MAX, Counting
+from supervisor.engine import Engine
+from supervisor.messages import OutcomeBatch
+from supervisor.metrics import ClassCount
 from supervisor.worker import ReadFrom
 from tests.supervisor.conversation import FAILURE, SUCCESS, Host, nonce, taken
+
+COUNT = int(OutcomeKind.COUNT)
+COUNTER = ("app", "DATABASE_QUERY", "load")
 
 
 def test_every_outcome_is_counted_whether_judged_or_not() -> None:
@@ -48,6 +54,51 @@ def test_reading_continues_where_the_batch_ended() -> None:
     part = taken("a", position=300, epoch=99, holes=((17, 99),), declared=64, tallies=((0, 12, 4),))
     host.say(OutcomeBatch((part,), ()))
     assert host.engine.reading(nonce("a")) == ReadFrom(300, 99, ((17, 99),), 64, ((0, 12, 4),))
+
+
+def test_counters_are_added_up_over_all_workers_that_ever_were() -> None:
+    """Absolute words, each copied once; a restart reads them back; the dead stay counted."""
+    host = Host()
+    host.settle_in("a", "b")
+    for letter in "ab":
+        host.declare_counter(letter, 5)
+    for value in (4, 4, 6):
+        host.say(OutcomeBatch((taken("a", tallies=((5, COUNT, value),)),), ()))
+    host.say(OutcomeBatch((taken("b", tallies=((5, COUNT, 10),)),), ()))
+    host.leave("b")
+    again = Engine.from_plain(json.loads(json.dumps(host.engine.to_plain())))
+    for engine in (host.engine, again):
+        assert engine.counting.counters[COUNTER] == ClassCount(16, 100.0)
+    assert again.workers[nonce("a")].counters == {5: COUNTER}
+
+
+def test_a_counters_row_counts_nothing_else() -> None:
+    """Another word of the row, or an outcome on it, is of no row; and a row cannot be two things."""
+    host = Host()
+    host.settle_in("a")
+    host.declare_counter("a", 5)
+    host.say(OutcomeBatch((taken("a", counts=((5, SUCCESS, 0, 2),), tallies=((5, 12, 3),)),), ()))
+    assert host.engine.counting.lost.unknown_row == 5
+    host.declare_counter("a", 5, "store")
+    assert "means something else" in host.events()[0]
+    host.declare_counter("a", 0)
+    assert "means something else" in host.events()[0]
+    host.declare("a", "cache", row=5)
+    assert "means something else" in host.events()[0]
+    host.declare_class("a", 5, "OSError")
+    assert host.engine.workers[nonce("a")].counters == {5: COUNTER}
+    assert host.engine.counting.counters[COUNTER].count == 0
+
+
+def test_the_counters_of_a_host_are_bounded() -> None:
+    """Beyond the limit an operation is counted as `other`; the others stay."""
+    counting = Counting()
+    keys = [counting.counter("app", "K", str(number)) for number in range(COUNTERS_MAX + 5)]
+    assert keys[COUNTERS_MAX - 1] == ("app", "K", str(COUNTERS_MAX - 1))
+    assert set(keys[COUNTERS_MAX:]) == {("app", "K", "other")}
+    many = [counting.counter(str(number), "K", "x") for number in range(COUNTERS_OTHER_MAX + 5)]
+    assert many[-1] is None
+    assert counting.counter("app", "K", "0") == ("app", "K", "0")
 
 
 def test_a_batch_of_a_worker_nobody_knows_is_ignored() -> None:

@@ -211,6 +211,15 @@ def test_a_snapshot_of_something_else_is_refused(plain: object) -> None:
         Engine.from_plain(plain)  # type: ignore[arg-type]  # the point of the test
 
 
+def test_a_snapshot_of_before_counters_is_read() -> None:
+    """What version 1 wrote is the same state, without counters."""
+    host = open_host("a")
+    plain = json.loads(json.dumps(host.engine.to_plain()))
+    old = {**plain, "version": 1, "counting": plain["counting"][:-1]}
+    old["roster"] = [[worker[:-1] for worker in plain["roster"][0]], plain["roster"][1]]
+    assert Engine.from_plain(old).to_plain() == host.engine.to_plain()
+
+
 def test_effects_come_in_the_order_of_their_causes() -> None:
     """The answer first, then the events, then the words."""
     host = Host()

@@ -170,6 +170,26 @@ def test_errors_are_shown_most_frequent_first_with_their_age() -> None:
     ]
     assert ask(host, "errors")["breakers"] == [{"name": "app/database", "classes": expected}]
     assert ask(host, "errors", breaker="database") == ask(host, "errors")
+    assert ask(host, "errors")["counters"] == []
+
+
+def test_counters_are_shown_by_namespace_kind_and_operation() -> None:
+    """Beside the classes; of one namespace if it is named, none where one breaker was asked for."""
+    host = Host()
+    host.settle_in("a")
+    host.join("b", namespace="other")
+    for letter, row, operation in (("a", 1, "load"), ("a", 2, "store"), ("b", 0, "load")):
+        host.declare_counter(letter, row, operation)
+    host.say(
+        OutcomeBatch((taken("a", tallies=((1, 11, 2), (2, 11, 5))), taken("b", tallies=((0, 11, 3),))), ())
+    )
+    shown = [(one["namespace"], one["operation"], one["count"]) for one in ask(host, "errors")["counters"]]
+    assert shown == [("app", "store", 5), ("other", "load", 3), ("app", "load", 2)]
+    (one,) = ask(host, "errors", counters="other")["counters"]
+    assert (one["kind"], one["count"], one["age_s"]) == ("DATABASE_QUERY", 3, 0.0)
+    assert ask(host, "errors", breaker="database")["counters"] == []
+    with pytest.raises(BadRequest):
+        ask(host, "errors", counters=7)
 
 
 # --- breakers and workers -----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import argparse
 import signal
 import sys
 import tempfile
+import time
 from types import FrameType
 from typing import Final
 
@@ -19,6 +20,8 @@ from workers.demo.lines import Lines
 from workers.demo.processes import Troupe, tail
 from workers.demo.screen import Screen, print_account, print_events
 from workers.demo.stage import Asked, Audience, DemoFailed, Stage
+from workers.demo.talk import Play
+from workers.demo.talk import report as talk_report
 
 WORKERS_MIN: Final = 2
 """One is killed, and one must go on."""
@@ -32,12 +35,38 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def main(arguments: list[str] | None = None) -> int:
     """Run the demo; the exit code."""
     chosen = _parser().parse_args(arguments)
+    if chosen.memory:
+        with tempfile.TemporaryDirectory(prefix="breakerd-demo-", ignore_cleanup_errors=True) as directory:
+            return _talk(directory, chosen.outage)
     plan = Plan(workers=chosen.workers, outage_s=chosen.outage)
     live = sys.stdout.isatty() and not chosen.plain
     audience: Audience = Screen() if live else Lines(sys.stdout)
     # Whatever the play leaves behind goes with the directory; the processes in it went before.
     with tempfile.TemporaryDirectory(prefix="breakerd-demo-", ignore_cleanup_errors=True) as directory:
         return _play(directory, plan, audience, live)
+
+
+def _talk(directory: str, outage_s: float) -> int:
+    """Play the memory's part in that directory."""
+    try:
+        with Troupe(directory) as troupe:
+            play = Play(directory, troupe, outage_s)
+            _listen(play)
+            verdicts = play.perform()
+    except Asked as asked:
+        return _asked(asked)
+    except DemoFailed as failed:
+        print(f"breakerd demo: {failed}", file=sys.stderr)
+        return 1
+    print("\n" + "\n".join(talk_report(verdicts, time.monotonic() - play.began)))
+    return 0 if all(one.exact for one in verdicts) else 1
+
+
+def _asked(asked: Asked) -> int:
+    """Say that it was stopped; the exit code."""
+    name = signal.Signals(asked.number).name
+    print(f"breakerd demo: {name}: stopped, nothing is left", file=sys.stderr)
+    return 128 + asked.number
 
 
 def _play(directory: str, plan: Plan, audience: Audience, live: bool) -> int:
@@ -52,10 +81,7 @@ def _play(directory: str, plan: Plan, audience: Audience, live: bool) -> int:
                 audience.close()
                 stage.close()
     except Asked as asked:
-        print(
-            f"breakerd demo: {signal.Signals(asked.number).name}: stopped, nothing is left", file=sys.stderr
-        )
-        return 128 + asked.number
+        return _asked(asked)
     except DemoFailed as failed:
         if live:
             print_events(stage.events)
@@ -72,7 +98,7 @@ def _play(directory: str, plan: Plan, audience: Audience, live: bool) -> int:
     return 1
 
 
-def _listen(stage: Stage) -> None:
+def _listen(stage: Stage | Play) -> None:
     """Let signals ask the stage to stop: it looks at every frame."""
 
     def note(number: int, _frame: FrameType | None) -> None:
@@ -92,6 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--outage", type=_outage, default=5.0, help=f"its seconds, {OUTAGE_MIN_S:g} to {OUTAGE_MAX_S:g} (5)"
+    )
+    parser.add_argument(
+        "--memory", action="store_true", help="agents talk while their memory's database is killed"
     )
     parser.add_argument("--plain", action="store_true", help="print lines even on a terminal")
     return parser

@@ -141,7 +141,7 @@ def events(*numbers: int, following: int | None = None) -> dict[str, Any]:
 
 
 def errors() -> dict[str, Any]:
-    """Two classes of one breaker."""
+    """Two classes of one breaker, and one counter."""
     seen = "2026-11-24T21:57:03.120+00:00"
     return {
         "schema": 1,
@@ -152,6 +152,16 @@ def errors() -> dict[str, Any]:
                     {"class": "TimeoutError", "count": 3, "last_seen": None, "age_s": None},
                     {"class": "OperationalError", "count": 12, "last_seen": seen, "age_s": 4.25},
                 ],
+            }
+        ],
+        "counters": [
+            {
+                "namespace": "shop",
+                "kind": "DATABASE_CONNECTION",
+                "operation": "store_conversation",
+                "count": 7,
+                "last_seen": seen,
+                "age_s": 4.25,
             }
         ],
     }

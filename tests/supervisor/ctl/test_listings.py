@@ -77,6 +77,8 @@ def test_errors_have_the_most_frequent_first(stage: Stage, ctl: Ctl) -> None:
     lines = ctl("errors", "database").lines
     assert lines[1].split() == words("shop/database OperationalError 12 4.25s 2026-11-24T21:57:03.120+00:00")
     assert lines[2].split() == words("shop/database TimeoutError 3 - -")
+    counted = "shop/store_conversation DATABASE_CONNECTION 7 4.25s 2026-11-24T21:57:03.120+00:00"
+    assert lines[-1].split() == words(counted)
     ctl("errors")
     assert stage.asked == [{"verb": "errors", "breaker": "database"}, {"verb": "errors"}]
 
@@ -100,7 +102,7 @@ def test_events_are_the_last_ones(stage: Stage, ctl: Ctl) -> None:
     [
         ("breakers", {"breakers": []}, "no breaker is known yet"),
         ("workers", {"workers": []}, "no worker is attached"),
-        ("errors", {"breakers": []}, "no call has failed"),
+        ("errors", {"breakers": [], "counters": []}, "no call has failed"),
         ("events", {"events": [], "next": 0}, "nothing has happened"),
     ],
 )

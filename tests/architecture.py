@@ -1,0 +1,208 @@
+"""The architecture written down: the order of files, and every exception to a house rule with its reason.
+
+Neighbours: `test_tidy`, which holds the tree to it. A new file must be given its row in LAYERS.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+LAYERS: Final[dict[str, tuple[str, ...]]] = {
+    # A file imports only from rows above its own; files of one row do not import each other.
+    "ipc": (
+        # words, bytes, errors
+        "errors forks gate logbook",
+        "vocabulary wire",
+        "facts layout verdict",
+        # the breaker, pure
+        "circuit permits window",
+        "circuits evidence",
+        "trials",
+        "status",
+        "breaker",
+        # the segment and the socket
+        "control ring segment",
+        "control_async blocks",
+        "asking",
+        # a worker process
+        "outlet",
+        "local",
+        "link",
+        "rows",
+        "client",
+        "process",
+        "admission counters",
+        "orders",
+        "guard",
+        "testing",
+        "__init__",
+    ),
+    "supervisor": (
+        # what is said
+        "__init__ errors facts messages metrics steps",
+        "descriptors disk image places settings",
+        "example journal",
+        # the engine, pure
+        "chronicle host_breaker",
+        "turn worker",
+        "catalogue counting",
+        "roster",
+        "engine",
+        # the daemon's actors, and what they touch
+        "actor connections decode health",
+        "mind source views",
+        "intake",
+        "attachments intake_actor start",
+        "disk_actor hello",
+        "control_server",
+        "daemon",
+        # its parent
+        "listener lock",
+        "nursery",
+        "main",
+        # the command line
+        "ctl.__init__ ctl.page",
+        "ctl.ask ctl.colour ctl.exits ctl.screen ctl.trouble",
+        "ctl.parse",
+        "ctl.configuring ctl.health ctl.listings ctl.usage ctl.versions ctl.waiting",
+        "ctl.breaker ctl.watching",
+        "ctl.main",
+    ),
+    "workers": (
+        # the error handling
+        "__init__ demo.__init__ errors kinds marks redact surroundings throttle",
+        "metrics rules",
+        "classify",
+        "breakers fallback retry",
+        "recovery",
+        "handler",
+        "decorate",
+        # the memory in its database
+        "memory.__init__ memory.deadlines memory.forking memory.ids memory.places",
+        "memory.migrations.__init__ memory.migrations.versions.__init__",
+        "memory.migrations.versions.r0001_first",
+        "memory.records",
+        "memory.config memory.models",
+        "memory.engines memory.postgres memory.schema memory.search",
+        "memory.migrations.env memory.queries",
+        "memory.store",
+        "memory.async_store",
+        # what stands in for the database, and in front of it
+        "memory.epochs memory.group_commit memory.locks memory.spool_file",
+        "memory.codec memory.single_flight memory.spool_views",
+        "memory.cache memory.spool",
+        "memory.redis_cache memory.spooled",
+        "memory.recall memory.redis_cache_async memory.replay",
+        "memory.replay_thread",
+        # the managers
+        "memory.backing",
+        "memory.async_manager memory.manager",
+        # the demo
+        "demo.leash demo.ledger demo.scene demo.shop",
+        "demo.account demo.crew demo.outage demo.processes demo.talker demo.tap",
+        "demo.lines demo.stage demo.talk_database",
+        "demo.screen demo.talk",
+        "demo.acts",
+        "demo.__main__",
+    ),
+}
+"""The order inside each package, lowest row first."""
+
+FLOORS: Final = {"ipc": (), "supervisor": ("ipc",), "workers": ("ipc",)}
+"""Which other packages of this project a package may import."""
+
+OUTSIDE: Final = {
+    "ipc": (),
+    "supervisor": ("psutil", "rich"),
+    "workers": (
+        "alembic",
+        "cachetools",
+        "msgspec",
+        "psutil",
+        "psycopg",
+        "redis",
+        "rich",
+        "sqlalchemy",
+        "tenacity",
+    ),
+}
+"""Which distributions from outside the standard library a package may import."""
+
+ALONE: Final = {"ipc/testing.py": ("pytest",)}
+"""What one file may import besides, because nobody imports it unasked."""
+
+LAZY: Final[dict[str, tuple[str, ...]]] = {
+    "ipc/logbook.py": ("logging",),  # a fifth of what `import ipc` costs, for what is rarely said
+    "supervisor/ctl/main.py": ("importlib",),  # one verb needs one file
+    "supervisor/ctl/screen.py": ("importlib",),  # rich only on a terminal, explanations only in trouble
+    "workers/memory/engines.py": ("importlib",),  # psycopg only for PostgreSQL
+    "workers/memory/schema.py": ("importlib",),  # alembic only where there is something to migrate
+}
+"""Where a function may import, by file, and what: outlets that most runs never need."""
+
+CLOCKS: Final[dict[str, str]] = {
+    "ipc/control.py": "deadlines of an exchange, and a random first request id",
+    "ipc/control_async.py": "the same deadlines on an event loop",
+    "ipc/asking.py": "the deadline of asking for a permit",
+    "ipc/client.py": "the clock that every guard of the process reads, the nonce, back-off",
+    "ipc/forks.py": "when this process began",
+    "supervisor/daemon.py": "the clock and the dice that every actor is given",
+    "supervisor/nursery.py": "the daemon's pulse, restarts",
+    "supervisor/lock.py": "how long to wait for another supervisor's end",
+    "supervisor/start.py": "the name of a checkpoint that is set aside",
+    "supervisor/control_server.py": "dates that people read",
+    "supervisor/ctl/main.py": "the clock that every verb is given",
+    "workers/surroundings.py": "the clocks, dice and waits that every handler is given",
+    "workers/memory/deadlines.py": "what is left of an operation's time",
+    "workers/memory/engines.py": "the name under which a database file is made",
+    "workers/memory/backing.py": "the wall clock by which cached pages have an age",
+    "workers/memory/epochs.py": "words that nobody else draws",
+    "workers/memory/group_commit.py": "the moment that a leader waits for others",
+    "workers/memory/redis_cache.py": "how long a connection was idle, when a user was erased",
+    "workers/memory/redis_cache_async.py": "the same on an event loop",
+    "workers/memory/replay.py": "the rate and the back-off of replay, injected in tests",
+    "workers/memory/replay_thread.py": "how often the spool is looked after",
+    "workers/memory/single_flight.py": "how long one waits for another's loading",
+    "workers/memory/spool.py": "how old a measured size is, and the name of a file",
+    "workers/memory/ids.py": "when an id is made, and its random bits",
+    "workers/demo/": "a program that measures what happens",
+}
+"""The only files (or folders) that read a clock or roll dice, each with the reason; all others are told."""
+
+BOUNDARIES: Final[dict[str, str]] = {
+    "ipc/admission.py:Admission._fire": "what the application's on_state_change raises is logged",
+    "ipc/verdict.py:Verdict.asked": "an application's predicate that raises counts as False",
+    "workers/classify.py:_text": "an exception whose `__str__` raises says nothing",
+    "workers/redact.py:describe": "an exception whose `__str__` raises says nothing",
+    "workers/decorate.py:_handled.handled": "handling errors is what was asked for",
+    "workers/decorate.py:_handled_async.handled": "handling errors is what was asked for",
+    "workers/handler.py:MemoryErrorHandler.retry_operation": "raised again, unless a retry succeeds",
+    "workers/handler.py:MemoryErrorHandler._retry_async": "raised again, unless a retry succeeds",
+    "workers/handler.py:MemoryErrorHandler._log": "the application's log handler failed; the error matters",
+    **{
+        f"workers/memory/{file}.py:{name}.{function}": why
+        for file, name in (
+            ("manager", "EnhancedMemoryLayerManager"),
+            ("async_manager", "AsyncMemoryLayerManager"),
+        )
+        for function, why in (
+            ("store_conversation", "whatever it was: what was said must not get lost"),
+            ("delete_user", "whatever it was: the wish must not get lost"),
+            ("_recall", "reading goes on with what there is"),
+            ("_cached", "a cache is never needed"),
+            ("_keep", "a cache is never needed"),
+        )
+    },
+    "workers/memory/replay.py:Replayer._insert": "it is classified: to wait, or to set a record aside",
+    "workers/memory/replay.py:Replayer._erase": "whatever it is, others must not wait for it",
+    "workers/memory/replay_thread.py:ReplayThread._run": "the thread is what must not end",
+    "supervisor/actor.py:Stage._handle": "an actor's failure stays inside the actor",
+    "supervisor/actor.py:Stage._failed": "so does its failure to restart",
+}
+"""`file:function` where `except Exception` may stand, each with the reason."""
+
+WIDE: Final[dict[str, str]] = {}
+"""`file:function` with more than six parameters, each with the reason."""
+
+DRAWN: Final = {"ipc/layout.py"}
+"""Files whose docstring is the drawing of their bytes, prose and all."""

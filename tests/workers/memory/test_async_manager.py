@@ -1,0 +1,133 @@
+"""The manager for event loops: the same promises, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from workers.memory.async_manager import AsyncMemoryLayerManager
+from workers.memory.async_store import AsyncStore
+from workers.memory.config import MemoryConfig
+from workers.memory.records import Conversation, Deletion, Source, StoreOutcome
+
+
+class Switched(AsyncStore):
+    """A real store whose inserts and reads can be switched off."""
+
+    on = True
+
+    def _refuse(self) -> None:
+        if not self.on:
+            raise OperationalError("SELECT 1", {}, ConnectionRefusedError(111, "connection refused"))
+
+    async def insert(self, conversations: Sequence[Conversation]) -> int:
+        """Insert, or fail."""
+        self._refuse()
+        return await super().insert(conversations)
+
+    async def erase(self, user_id: str, erased_at: datetime) -> None:
+        """Erase, or fail."""
+        self._refuse()
+        await super().erase(user_id, erased_at)
+
+    async def history(self, user_id: str, limit: int = 20, before: str | None = None) -> list[Conversation]:
+        """Read, or fail."""
+        self._refuse()
+        return await super().history(user_id, limit, before)
+
+
+@pytest.fixture
+def config(tmp_path: Path, unattached: object) -> MemoryConfig:
+    """Files of this test alone."""
+    return MemoryConfig(
+        database_url=f"sqlite:///{tmp_path}/memory.db", spool_directory=str(tmp_path / "spool")
+    )
+
+
+def test_the_same_verbs_awaited(config: MemoryConfig) -> None:
+    """Store, find, tell, export, count, erase."""
+
+    async def story() -> None:
+        async with AsyncMemoryLayerManager(config) as memory:
+            assert await memory.store_conversation_safe("ann", "How do errors end?", "well", ["docs"])
+            (found,) = await memory.retrieve_context_safe("errors", "ann")
+            assert found.conversation.user_message == "How do errors end?"
+            assert [one.source for one in await memory.history("ann")] == [Source.DATABASE]
+            lines = [json.loads(line) async for line in memory.export_user("ann")]
+            assert [one["bot_response"] for one in lines] == ["well"]
+            assert [one.tool for one in await memory.tool_statistics("ann")] == ["docs"]
+            assert (await memory.get_system_health())["is_healthy"] is True
+            assert await memory.delete_user("ann") is Deletion.DELETED
+            assert await memory.history("ann") == []
+
+    asyncio.run(story())
+
+
+@pytest.mark.fault("G1")
+def test_g1_in_an_outage_writes_are_spooled_and_reads_merge(config: MemoryConfig) -> None:
+    """Nothing said is lost; replay, which has connections of its own, brings it home."""
+
+    async def story() -> None:
+        store = Switched(config)
+        async with AsyncMemoryLayerManager(config, store=store) as memory:
+            await memory.store_conversation("ann", "before", "x")
+            await memory.history("ann")
+            store.on = False
+            memory._backing.replayer.take_lease = lambda: False  # type: ignore[method-assign]
+            assert (await memory.store_conversation("ann", "during", "x")).outcome is StoreOutcome.SPOOLED
+            told = [(one.conversation.user_message, one.source) for one in await memory.history("ann")]
+            assert told == [("during", Source.SPOOL), ("before", Source.CACHE)]
+            store.on = True
+            del memory._backing.replayer.take_lease
+            assert await memory.flush(10.0)
+            told = [(one.conversation.user_message, one.source) for one in await memory.history("ann")]
+            assert told == [("during", Source.DATABASE), ("before", Source.DATABASE)]
+
+    asyncio.run(story())
+
+
+def test_delete_user_in_an_outage_is_obeyed_at_once_and_completed_later(config: MemoryConfig) -> None:
+    """`accepted`: no verb shows the user's words from then on, and afterwards none of them is in a file."""
+
+    async def story() -> None:
+        store = Switched(config)
+        async with AsyncMemoryLayerManager(config, store=store) as memory:
+            await memory.store_conversation("ann", "canary-stored", "x", ["docs"])
+            await memory.history("ann")
+            memory._backing.replayer.take_lease = lambda: False  # type: ignore[method-assign]
+            store.on = False
+            await memory.store_conversation("ann", "canary-spooled", "x", ["docs"])
+            assert await memory.delete_user("ann") is Deletion.ACCEPTED
+            assert await memory.history("ann") == []
+            store.on = True
+            assert await memory.history("ann") == []
+            assert await memory.retrieve_context_safe("canary", "ann") == []
+            assert await memory.tool_statistics("ann") == []
+            assert [line async for line in memory.export_user("ann")] == []
+            del memory._backing.replayer.take_lease
+            assert await memory.flush(10.0)
+
+    asyncio.run(story())
+    folder = Path(config.spool_directory).parent
+    assert not [path for path in folder.rglob("*") if path.is_file() and b"canary" in path.read_bytes()]
+
+
+def test_many_tasks_at_once(config: MemoryConfig) -> None:
+    """A hundred stores at once are a hundred conversations."""
+
+    async def story() -> None:
+        async with AsyncMemoryLayerManager(config) as memory:
+            results = await asyncio.gather(
+                *(memory.store_conversation("ann", f"{number}", "x") for number in range(100))
+            )
+            assert {one.outcome for one in results} <= {StoreOutcome.STORED, StoreOutcome.SPOOLED}
+            assert await memory.flush(20.0)
+            assert len(await memory.history("ann", 200)) == 100
+
+    asyncio.run(story())

@@ -1,0 +1,99 @@
+"""After a fork both processes go on, each with connections of its own (B4 for pools)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+
+import pytest
+
+from workers.memory.async_store import AsyncStore
+from workers.memory.config import MemoryConfig
+from workers.memory.records import Conversation
+from workers.memory.store import Store
+
+MANY = 20
+
+
+@pytest.fixture(params=["sqlite_url", "postgres_url"])
+def config(request: pytest.FixtureRequest) -> MemoryConfig:
+    """Of each database."""
+    return MemoryConfig(database_url=request.getfixturevalue(request.param), pool_size=3)
+
+
+def talk(store: Store, times: int) -> None:
+    """Store some conversations one by one, and read each."""
+    for number in range(times):
+        store.insert([one := Conversation.now("ann", f"hello {number}", "hi")])
+        assert one in store.history("ann", 1000)
+
+
+def forked(work: object) -> int:
+    """Run the work in a forked child and leave at once; its exit code, 0 = it worked."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()  # type: ignore[operator]  # a function, by the callers below
+            code = 0
+        finally:
+            os._exit(code)
+    return child
+
+
+def waited(child: int) -> int:
+    """How the child ended."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.fault("B4")
+def test_b4_both_go_on(config: MemoryConfig) -> None:
+    """Parent and children store at the same time; every row is there, and the parent's pool still works."""
+    with Store(config) as store:
+        talk(store, 1)
+        children = [forked(lambda: talk(store, MANY)) for _ in range(3)]
+        talk(store, MANY)
+        assert [waited(child) for child in children] == [0, 0, 0]
+        talk(store, 1)
+        assert len(store.history("ann", 1000)) == 4 * MANY + 2
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.fault("B4")
+def test_b4_forked_while_threads_are_at_it(config: MemoryConfig) -> None:
+    """A fork waits for what other threads are in the middle of, and the child is free of it."""
+    with Store(config) as store:
+        talk(store, 1)
+        threads = [threading.Thread(target=talk, args=(store, MANY)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        codes = [waited(forked(lambda: talk(store, 2))) for _ in range(4)]
+        for thread in threads:
+            thread.join()
+        assert codes == [0, 0, 0, 0]
+        assert len(store.history("ann", 1000)) == 3 * MANY + 8 + 1
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.fault("B4")
+def test_b4_an_async_store_goes_on(config: MemoryConfig) -> None:
+    """The same for asyncio: the child runs a loop of its own, the parent goes on with its."""
+    store = AsyncStore(config)
+
+    async def say() -> None:
+        for _ in range(5):
+            await store.insert([Conversation.now("ann", "hello", "hi")])
+
+    async def whole() -> int:
+        await say()
+        child = forked(lambda: threading.Thread(target=asyncio.run, args=(say(),)).run())
+        await say()
+        assert waited(child) == 0
+        await say()
+        found = len(await store.history("ann", 100))
+        await store.close()
+        return found
+
+    assert asyncio.run(whole()) == 20

@@ -1,0 +1,1 @@
+"""The memory layer: what agents said and did, kept durably or refused plainly."""

@@ -1,0 +1,175 @@
+"""What both managers stand on: the spool and its replay, the epochs, the breakers, the error handler.
+
+Neighbours: `manager` and `async_manager` (who talk to database and cache), `recall` (how answers come
+together). Everything here is quick but for the disk: an event loop calls it in a thread where it says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from datetime import datetime
+from typing import Any, Final
+
+from workers.classify import Classification
+from workers.errors import ClosedError, RecordError, SpoolError
+from workers.handler import MemoryErrorHandler
+from workers.kinds import Area, ErrorType, Origin
+from workers.memory.config import MemoryConfig
+from workers.memory.epochs import Epochs
+from workers.memory.locks import KeyLocks
+from workers.memory.records import Conversation, Deletion, StoreOutcome, StoreResult
+from workers.memory.replay import Replayer
+from workers.memory.replay_thread import ReplayThread
+from workers.memory.spool import Spool
+from workers.memory.spooled import erasure_of, micros, record_of
+from workers.memory.store import Store
+from workers.retry import RetrySettings, Schedule
+
+EPOCHS: Final = "epochs"
+FLIGHTS: Final = "flights.lock"
+PASSING: Final = RetrySettings(base_s=0.02, wait_max_s=0.2, deadline_s=2.0)
+"""How long a transaction that lost against another one is tried again."""
+RETRIES_MAX: Final = 3
+REFUSED: Final = ("sqlstate 22", "sqlstate 23", "sqlite CONSTRAINT", "sqlite MISMATCH", "sqlite TOOBIG")
+"""What a database says of a value that it will never take."""
+FLUSH_S: Final = 10.0
+
+
+class Backing:
+    """The parts that are the same for threads and for event loops."""
+
+    def __init__(self, config: MemoryConfig, handler: MemoryErrorHandler, store: Store) -> None:
+        self.config, self.handler = config, handler
+        self.database = handler.get_circuit_breaker(Area.DATABASE.value)
+        self.cache = handler.get_circuit_breaker(Area.CACHE.value)
+        self.spool = Spool(config.spool_directory, config.spool_max_bytes)
+        with contextlib.suppress(OSError):
+            self.spool.make_directory()  # where it cannot be, every put says so
+        self.epochs = Epochs(os.path.join(config.spool_directory, EPOCHS))
+        self.locks = KeyLocks(os.path.join(config.spool_directory, FLIGHTS))
+        self.replayer = Replayer(
+            self.spool, store, self.database, config.replay_rate_per_s, config.replay_batch_max
+        )
+        self.replayer.epochs = self.epochs
+        self.thread = ReplayThread(self.replayer)
+        self.wall = time.time
+        self._closed = False
+        self.look_after()
+
+    def check_open(self) -> None:
+        """Raises ClosedError after `close`."""
+        if self._closed:
+            raise ClosedError("this memory manager is closed")
+
+    def look_after(self) -> None:
+        """If anything waits in the spool, whoever put it there, see that it is replayed."""
+        if not self.spool.is_empty:
+            self.thread.wake()
+
+    # --- storing --------------------------------------------------------------------------------------
+
+    def schedule(self) -> Schedule:
+        """How a transaction that lost against another one is tried again."""
+        around = self.handler.surroundings
+        return Schedule(RETRIES_MAX, PASSING, around.clock, around.chance, around.clock())
+
+    def passes(self, found: Classification) -> bool:
+        """Whether it was only in the way of another transaction."""
+        return found.retriable and not found.counts and not found.rejected
+
+    def stored(self, conversation: Conversation, inserted: int) -> StoreResult:
+        """The database has committed it."""
+        if not inserted:
+            return StoreResult(StoreOutcome.REJECTED, conversation.id, "erased: the user was just deleted")
+        self.epochs.stored(conversation.user_id)
+        self.look_after()
+        return StoreResult(StoreOutcome.STORED, conversation.id)
+
+    def invalid(self, error: RecordError) -> StoreResult:
+        """It can be stored nowhere."""
+        self.handler.record(error, "store_conversation", ErrorType.MEMORY_STORAGE)
+        return StoreResult(StoreOutcome.REJECTED, "", f"invalid: {error}")
+
+    def not_stored(self, conversation: Conversation, error: Exception, found: Classification) -> StoreResult:
+        """The database did not take it, or did not say so: keep it. Writes to the disk."""
+        if isinstance(error, RecordError) or (
+            found.origin is Origin.CALLER and found.code.startswith(REFUSED)
+        ):
+            return StoreResult(StoreOutcome.REJECTED, conversation.id, f"refused: {found.code}")
+        try:
+            self.spool.put(record_of(conversation))
+        except SpoolError as failed:
+            self.handler.record(failed, "spool", ErrorType.MEMORY_STORAGE)
+            return StoreResult(StoreOutcome.REJECTED, conversation.id, f"{failed.reason}: {failed}")
+        self.thread.wake()
+        return StoreResult(StoreOutcome.SPOOLED, conversation.id, found.code)
+
+    # --- erasing --------------------------------------------------------------------------------------
+
+    def erased(self, user_id: str, at: datetime) -> None:
+        """The database has erased the user: so do the epochs and the spool. Raises SpoolError."""
+        self.epochs.erased(user_id)
+        self.spool.forget(user_id, micros(at))
+
+    def not_erased(self, user_id: str, at: datetime) -> Deletion:
+        """Not everything could be erased: keep the wish. Writes to the disk."""
+        try:
+            self.spool.put(erasure_of(user_id, at))
+        except SpoolError as failed:
+            self.handler.record(failed, "spool", ErrorType.MEMORY_STORAGE)
+            return Deletion.REJECTED
+        self.epochs.erased(user_id)
+        with contextlib.suppress(SpoolError):
+            self.spool.forget(user_id, micros(at))  # replay does it again
+        self.thread.wake()
+        return Deletion.ACCEPTED
+
+    # --- what is known --------------------------------------------------------------------------------
+
+    def health(self) -> dict[str, Any]:
+        """The handler's report, and what spool and replay do; no dependency is asked. Reads the disk."""
+        report = self.handler.get_health_report()
+        spool, totals = self.spool, self.replayer.totals
+        pending, quarantined = spool.views.counts()
+        used, oldest = spool.views.used_bytes(), spool.views.oldest()
+        incidents = spool.incidents
+        takes = used < spool.max_bytes and not incidents.refusing
+        report["memory"] = {
+            "spool": {
+                "takes_writes": takes,
+                "pending": pending,
+                "quarantined": quarantined,
+                "bytes": used,
+                "bytes_max": spool.max_bytes,
+                "oldest_s": None if oldest is None else max(0.0, self.wall() - oldest / 1e6),
+                "tails_cut": incidents.tails_cut,
+                "damaged_files": len(spool.views.damaged()),
+                "unreadable_files": dict(spool.views.unreadable),
+                "last_error": incidents.last_error,
+            },
+            "replay": {
+                "applied": totals.applied,
+                "erased": totals.erased,
+                "quarantined": totals.quarantined,
+                "rate_per_s": self.replayer.rate_per_s,
+                "eta_s": pending / self.replayer.rate_per_s,
+                "last_error": totals.last_error,
+            },
+            "epochs_shared": self.epochs.shared,
+        }
+        report["is_healthy"] = bool(report["is_healthy"] and takes)
+        return report
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until the spool is empty but for what is set aside; False = it is not. Waits."""
+        return self.spool.is_empty or self.thread.drain(timeout_s)
+
+    def close(self) -> None:
+        """End the thread and let go of the files; what is in the spool stays there."""
+        if not self._closed:
+            self._closed = True
+            self.thread.close()
+            self.spool.close()
+            self.locks.close()

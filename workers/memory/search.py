@@ -1,0 +1,203 @@
+"""Finds conversations by their words: FTS5 on SQLite, tsvector on PostgreSQL, LIKE where neither is there.
+
+One question, one answer: any text is taken apart at its white space, each part is quoted for the index at
+hand, and a conversation matches if it has one of them: the word itself, or, from three letters on, one that
+begins so. The best matches by the index's own rank and by their age are fused by rank (RRF), so that
+figures of different kinds are never added up. All of it works on a connection in a transaction. Neighbours:
+`models`, `queries` (fetches what is found here), the stores.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import (
+    Connection,
+    Float,
+    Row,
+    Select,
+    String,
+    Uuid,
+    bindparam,
+    case,
+    column,
+    or_,
+    select,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from workers.errors import ErasureIncomplete
+from workers.memory.models import ConversationRow
+
+TERMS_MAX: Final = 32
+"""How many parts of a question are asked for; the rest is ignored."""
+TERM_CHARS_MAX: Final = 200
+PREFIX_CHARS_MIN: Final = 3
+"""From how many letters on a part is also the beginning of a word: "error" finds "errors"."""
+CANDIDATES_MAX: Final = 500
+"""How many of the best matches take part in the fusion."""
+RRF_K: Final = 60
+"""The constant of reciprocal rank fusion: how little the first places differ."""
+RECENCY_WEIGHT: Final = 0.5
+"""What being recent is worth, against matching well."""
+
+INDEX: Final = "memory_search"
+
+_table: Final = ConversationRow.__table__
+_columns: Final = (column("id", Uuid(as_uuid=False)), column("rank", Float))
+
+_FTS5: Final = text(
+    f"SELECT c.id AS id, -bm25({INDEX}) AS rank FROM {INDEX} "  # noqa: S608 (a constant)
+    f"JOIN memory_conversations AS c ON c.number = {INDEX}.rowid "
+    f"WHERE {INDEX} MATCH :question AND c.user_id = :user_id ORDER BY bm25({INDEX}), c.id DESC LIMIT :most"
+).columns(*_columns)
+
+_TSVECTOR: Final = (
+    text(
+        "WITH question AS (SELECT string_agg(all_of, ' | ')::tsquery AS any_of FROM ("  # noqa: S608 (a constant)
+        "SELECT '(' || string_agg('''' || replace(replace(lexeme, '\\', '\\\\'), '''', '''''') || '''' || "
+        f"CASE WHEN length(lexeme) < {PREFIX_CHARS_MIN} THEN '' ELSE ':*' END, ' & ') || ')' AS all_of "
+        "FROM unnest(:terms) WITH ORDINALITY AS one(term, place), unnest(to_tsvector('simple', term)) "
+        "GROUP BY place) AS terms) "
+        "SELECT id, ts_rank(words, any_of) AS rank FROM memory_conversations, question "
+        "WHERE words @@ any_of AND user_id = :user_id ORDER BY rank DESC, id DESC LIMIT :most"
+    )
+    .bindparams(bindparam("terms", type_=ARRAY(String)))
+    .columns(*_columns)
+)
+
+
+def terms(question: str) -> list[str]:
+    """The parts of a question that have a letter or a digit, without doubles, in what databases take."""
+    clean = question.replace("\0", " ").encode("utf-8", "ignore").decode()
+    parts = (part[:TERM_CHARS_MAX] for part in clean.split())
+    return list(dict.fromkeys(part for part in parts if re.search(r"[^\W_]", part)))[:TERMS_MAX]
+
+
+def find(
+    connection: Connection, user_id: str, question: str, limit: int, *, indexed: bool
+) -> list[tuple[str, float]]:
+    """(id, score) of the user's best matches, best first; nothing matches a question without words."""
+    parts = terms(question)
+    if not parts or limit < 1:
+        return []
+    given: dict[str, object] = {"user_id": user_id, "most": CANDIDATES_MAX}
+    if not indexed:
+        rows: Sequence[Row[Any]] = connection.execute(_like(parts), given).all()
+    elif connection.dialect.name == "postgresql":
+        rows = connection.execute(_TSVECTOR, {**given, "terms": parts}).all()
+    else:
+        rows = connection.execute(_FTS5, {**given, "question": quoted(parts)}).all()
+    return fused([str(row[0]) for row in rows])[:limit]
+
+
+def quoted(parts: Sequence[str]) -> str:
+    """An FTS5 question: each part a phrase, whatever signs are in it, any of them will do."""
+    return " OR ".join(map(_phrase, parts))
+
+
+def _phrase(part: str) -> str:
+    last = re.findall(r"[^\W_]+", part)[-1]
+    star = "*" if len(last) >= PREFIX_CHARS_MIN else ""
+    return '"' + part.replace('"', '""') + f'"{star}'
+
+
+def fused(ranked: Sequence[str]) -> list[tuple[str, float]]:
+    """Ids that are sorted by match, fused with their own order: the later made, the better."""
+    recent = {one: place for place, one in enumerate(sorted(ranked, reverse=True), 1)}
+    scores = {
+        one: 1 / (RRF_K + place) + RECENCY_WEIGHT / (RRF_K + recent[one])
+        for place, one in enumerate(ranked, 1)
+    }
+    return sorted(scores.items(), key=lambda pair: (pair[1], pair[0]), reverse=True)
+
+
+def _like(parts: Sequence[str]) -> Select[tuple[str, float]]:
+    """Ranked by how many of the parts are in the text."""
+    words = [re.sub(r"^[\W_]+|[\W_]+$", "", part) for part in parts]
+    hits = [
+        or_(
+            _table.c.user_message.icontains(word, autoescape=True),
+            _table.c.bot_response.icontains(word, autoescape=True),
+        )
+        for word in words
+    ]
+    rank = sum((case((hit, 1), else_=0) for hit in hits[1:]), start=case((hits[0], 1), else_=0))
+    return (
+        select(_table.c.id, rank.label("rank"))
+        .where(_table.c.user_id == bindparam("user_id"), or_(*hits))
+        .order_by(rank.desc(), _table.c.id.desc())
+        .limit(bindparam("most"))
+    )
+
+
+# ── the index of SQLite ──────────────────────────────────────────────────────────────────────────
+
+
+def prepare(connection: Connection) -> bool:
+    """Make SQLite's index where this library has FTS5, and index what was written without it.
+
+    False = there is none here. The connection is in a transaction that may write.
+    """
+    if connection.dialect.name != "sqlite":
+        return True
+    if not connection.scalar(text("SELECT count(*) FROM pragma_module_list WHERE name = 'fts5'")):
+        return False
+    if not _exists(connection):
+        connection.exec_driver_sql(
+            f"CREATE VIRTUAL TABLE {INDEX} USING fts5(user_message, bot_response, "
+            "content='memory_conversations', content_rowid='number', "
+            "tokenize='unicode61 remove_diacritics 2')"
+        )
+    connection.exec_driver_sql(
+        f"INSERT INTO {INDEX}(rowid, user_message, bot_response) "  # noqa: S608 (a constant)
+        "SELECT number, user_message, bot_response FROM memory_conversations "
+        f"WHERE number > (SELECT coalesce(max(id), 0) FROM {INDEX}_docsize)"
+    )
+    return True
+
+
+def _exists(connection: Connection) -> bool:
+    found = connection.scalar(text("SELECT count(*) FROM sqlite_master WHERE name = :name"), {"name": INDEX})
+    return bool(found)
+
+
+def add(connection: Connection, ids: Sequence[str]) -> None:
+    """Index conversations that were just inserted, if they were and are not indexed yet."""
+    connection.execute(_ADD, [{"id": one} for one in ids])
+
+
+_ADD: Final = text(
+    f"INSERT INTO {INDEX}(rowid, user_message, bot_response) "  # noqa: S608 (a constant)
+    "SELECT number, user_message, bot_response FROM memory_conversations "
+    f"WHERE id = :id AND NOT EXISTS (SELECT 1 FROM {INDEX}_docsize WHERE {INDEX}_docsize.id = number)"
+).bindparams(bindparam("id", type_=Uuid(as_uuid=False)))
+
+
+def forget(connection: Connection, ids: Sequence[str], *, indexed: bool) -> None:
+    """Take conversations out of SQLite's index; they must still be in their table.
+
+    ErasureIncomplete where there is an index that this library cannot change: nothing is done then.
+    """
+    if connection.dialect.name != "sqlite":
+        return
+    if indexed:
+        connection.execute(_FORGET, [{"id": one} for one in ids])
+    elif _exists(connection):
+        raise ErasureIncomplete(
+            "this SQLite library has no FTS5 and cannot erase from the file's search index"
+        )
+
+
+_FORGET: Final = text(
+    f"INSERT INTO {INDEX}({INDEX}, rowid, user_message, bot_response) "  # noqa: S608 (a constant)
+    "SELECT 'delete', number, user_message, bot_response FROM memory_conversations WHERE id = :id"
+).bindparams(bindparam("id", type_=Uuid(as_uuid=False)))
+
+
+def compact(connection: Connection) -> None:
+    """Merge SQLite's index into one segment: words that were taken out stay in the old ones until then."""
+    connection.exec_driver_sql(f"INSERT INTO {INDEX}({INDEX}) VALUES('optimize')")
