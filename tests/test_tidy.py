@@ -63,7 +63,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "supervisor": (
         # what is said
         "__init__ errors facts messages metrics steps",
-        "descriptors disk image places settings",
+        "descriptors disk image places priority settings units",
         "example journal",
         # the engine, pure
         "chronicle host_breaker",
@@ -80,7 +80,8 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "control_server",
         "daemon",
         # its parent
-        "listener lock",
+        "listener lock notify",
+        "store",
         "nursery",
         "main",
         # the command line
