@@ -134,8 +134,11 @@ class Admission:
                 self._refused_state,
                 left if left > 0.0 else 0.0,
             )
-        if self._client is not None and self._client.untried:
-            self._client.introduce()
+        if self._client is not None:
+            if self._client.untried:
+                self._client.introduce()
+            if not self._shared.awaited:
+                self._client.await_row(self._shared)
         decided = self._decide()
         if isinstance(decided, Asking):
             decided = self._ask(decided)

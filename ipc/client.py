@@ -16,7 +16,7 @@ from typing import Any, Final
 from ipc import control
 from ipc import layout as at
 from ipc.asking import Question
-from ipc.control_async import readable, running_loop
+from ipc.control_async import pause, readable, running_loop
 from ipc.errors import BreakerdError, ControlDenied, ControlRefused, SegmentError, SupervisorUnavailable
 from ipc.gate import Gate
 from ipc.link import Link
@@ -33,6 +33,8 @@ ANSWER_WAIT_S: Final = 2.0
 """A hello that is not answered by then is given up and said again later."""
 POLL_S: Final = 0.002
 """How often a hello on its way is looked after."""
+KNOWN_WAIT_S: Final = 0.1
+"""How long a command may wait until the supervisor has read what was declared just before it."""
 RETRY_MIN_S: Final = 0.05
 RETRY_MAX_S: Final = 2.0
 REFUSED_RETRY_S: Final = 30.0
@@ -138,6 +140,34 @@ class Client:
         """The breaker's name on this host."""
         return f"{self.namespace}/{name}" if self.namespace else name
 
+    # --- commands -----------------------------------------------------------------------------------
+
+    def acquaint(self, row: Row, seconds: float) -> float:
+        """Before a command about this row: what is left of `seconds` when it may be sent.
+
+        The process is attached first if that is quick, else an order given before the first call would
+        reach nobody; and the supervisor must have read the declaration, or it knows no such breaker.
+        """
+        begun = time.monotonic()
+        if self.untried:
+            self.introduce()
+        while self._unknown(row) and time.monotonic() - begun < KNOWN_WAIT_S:
+            time.sleep(POLL_S)
+        return seconds - (time.monotonic() - begun)
+
+    async def acquaint_async(self, row: Row, seconds: float, loop: Any) -> float:
+        """The same, awaited."""
+        begun = time.monotonic()
+        if self.untried:
+            await self.introduce_async(loop)
+        while self._unknown(row) and time.monotonic() - begun < KNOWN_WAIT_S:
+            await pause(loop, POLL_S)
+        return seconds - (time.monotonic() - begun)
+
+    def _unknown(self, row: Row) -> bool:
+        """True if a supervisor decides and has not shown this row yet."""
+        return not row.link.local and not row.link.board[row.number]
+
     # --- attaching ----------------------------------------------------------------------------------
 
     def connect(self, timeout: float = 2.0) -> bool:
@@ -201,11 +231,20 @@ class Client:
         if self.path is not None:
             self.due = now + RETRY_MIN_S + RETRY_MAX_S * 0.25 * self.chance()
 
+    def await_row(self, row: Row) -> None:
+        """Before a first call: a breaker that was declared after attaching may be open on this host."""
+        row.awaited = True
+        deadline = time.monotonic() + (0.0 if running_loop() is not None else FIRST_WAIT_S)
+        while self._unknown(row) and time.monotonic() < deadline:
+            time.sleep(POLL_S / 10)
+
     def _settled(self, deadline: float) -> None:
         """Wait until the board shows what we declared: a breaker that is open must not admit us first."""
         words, rows = self.link.board, list(self._rows.values())
         while any(not words[row.number] for row in rows) and time.monotonic() < deadline:
-            time.sleep(0.0002)
+            time.sleep(POLL_S / 10)
+        for row in rows:
+            row.awaited = True
 
     def _start(self, now: float | None) -> bool:
         """Make sure that there is a way to go; False = never attach."""

@@ -54,10 +54,10 @@ def socket_path(given: str | None = None) -> str | None:
 def runtime_directory() -> str:
     """The per-user directory for the socket where there is no /run/breakerd; it may not exist yet."""
     under = os.environ.get("XDG_RUNTIME_DIR")
-    return f"{under}/breakerd" if under else _temporary()
+    return f"{under}/breakerd" if under else temporary_directory()
 
 
-def _temporary() -> str:
+def temporary_directory() -> str:
     """The directory of this user under the temporary directory."""
     return f"{os.environ.get('TMPDIR') or '/tmp'}/breakerd-{os.getuid()}"  # noqa: S108 (its owner is checked)
 
@@ -65,7 +65,7 @@ def _temporary() -> str:
 def check_owner(path: str) -> None:
     """Refuse a socket below the temporary directory in another's folder. Raises SupervisorUnavailable."""
     folder = os.path.dirname(path)
-    if folder != _temporary():
+    if folder != temporary_directory():
         return
     with contextlib.suppress(FileNotFoundError):
         found = os.lstat(folder)

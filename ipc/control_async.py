@@ -47,6 +47,16 @@ async def readable(loop: Any, connection: socket.socket, seconds: float) -> bool
         timer.cancel()
 
 
+async def pause(loop: Any, seconds: float) -> None:
+    """Await that so many seconds are over."""
+    over = loop.create_future()
+    timer = loop.call_later(seconds, _settle, over, True)
+    try:
+        await over
+    finally:
+        timer.cancel()
+
+
 def _settle(ready: Any, value: bool) -> None:
     if not ready.done():
         ready.set_result(value)

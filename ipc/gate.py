@@ -50,6 +50,11 @@ class Gate:
                 lock.release()
 
     @property
+    def mine(self) -> bool:
+        """True if this thread is inside."""
+        return bool(self._lock._is_owned())
+
+    @property
     def held(self) -> bool:
         """True if any thread is inside; for tests."""
         if self._lock._is_owned():

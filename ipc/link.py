@@ -35,6 +35,9 @@ FLAP_S: Final = 60.0
 HOLD_S: Final = 5.0
 """A second switch to local within FLAP_S lasts at least so long."""
 LOOK_MIN_S: Final = 0.001
+FORKED_WAIT_S: Final = 0.1
+"""A gate that is held for so long in a child that has just been forked is held by nobody."""
+_ZEROS: Final = memoryview(bytes(1 << 16)).cast("d")
 _TRIES: Final = 4
 """Blocks that one put may find used up by other threads before it goes to the tallies."""
 
@@ -129,15 +132,20 @@ class Link(Outlet):
         """In a child of os.fork: from here on its calls are its own. The rest waits for its first call."""
         self.born = self._forked_at = self.clock()
         self._gate = Gate()
-        for cell in range(len(self.page)):
-            self.page[cell] = 0.0
+        self.page[:] = _ZEROS[: len(self.page)]  # as the kernel does by itself where it can
 
     def awake(self) -> None:
         """Begin this process's own life if it is a forked child that has not yet: attached, if that is quick.
 
         The function that brings us here may be quick for ever from now on, its board word being the same.
         """
-        if not self.page[0] and self._gate.run(self._reborn) and self._outside is not None:
+        if self.page[0]:
+            return
+        done = self._gate.run_within(FORKED_WAIT_S, self._reborn)
+        if done is None and not self._gate.mine:
+            self._gate = Gate()  # inside was a thread that a fork in C left behind
+            done = self._gate.run(self._reborn)
+        if done and self._outside is not None:
             self._outside.introduce()
 
     def _reborn(self) -> bool:

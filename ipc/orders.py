@@ -11,7 +11,8 @@ from typing import Any, Final
 from ipc import control
 from ipc import layout as at
 from ipc.admission import Admission
-from ipc.control_async import ask_async
+from ipc.control_async import ask_async, running_loop
+from ipc.errors import SettingsError
 from ipc.ring import last_run
 from ipc.vocabulary import FOREVER, MANUAL_DEFAULT_S, BreakerState, Verb
 
@@ -73,18 +74,24 @@ class Orders(Admission):
         await self._command_async(Verb.ENABLE, None, "")
 
     def _command(self, verb: Verb, for_s: float | None, reason: str) -> None:
+        _check(for_s)
+        left = COMMAND_S if self._client is None else self._client.acquaint(self._shared, COMMAND_S)
         path = self._commanded()
         if path is None:
             self._command_here(verb, for_s, reason)
         else:
-            control.ask(path, "command", COMMAND_S, **self._order(verb, for_s, reason))
+            control.ask(path, "command", left, **self._order(verb, for_s, reason))
 
     async def _command_async(self, verb: Verb, for_s: float | None, reason: str) -> None:
+        _check(for_s)
+        left, loop = COMMAND_S, running_loop()
+        if self._client is not None:
+            left = await self._client.acquaint_async(self._shared, COMMAND_S, loop)
         path = self._commanded()
         if path is None:
             self._command_here(verb, for_s, reason)
         else:
-            await ask_async(path, "command", COMMAND_S, **self._order(verb, for_s, reason))
+            await ask_async(path, "command", left, **self._order(verb, for_s, reason))
 
     def _commanded(self) -> str | None:
         """The socket of the supervisor that decides about this breaker; None = this process does."""
@@ -100,6 +107,12 @@ class Orders(Admission):
         now = self.clock()
         until = FOREVER if for_s is None else now + for_s
         self._link.command_here(self._row, verb, until, reason, now)
+
+
+def _check(for_s: float | None) -> None:
+    """Refuse a time that no manual state lasts. Raises SettingsError."""
+    if for_s is not None and not 0.0 < for_s < FOREVER:
+        raise SettingsError("for_s", f"must be seconds above 0, or None for ever; got {for_s!r}")
 
 
 class State:

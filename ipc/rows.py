@@ -26,6 +26,8 @@ class Row:
     """Exception class name: the index of its count among the tallies."""
     ask: int = 0
     """Number of the question that is asked now or next."""
+    awaited: bool = False
+    """A first call has waited for the board to show this row."""
     asking_until: float = -FOREVER
     """While this lies ahead a thread of this process is asking, and others are refused, s."""
 

@@ -22,7 +22,8 @@ log = logging.getLogger("breakerd.actor")
 MAILBOX_MAX: Final = 4096
 """Messages that wait for one actor; beyond it `post` says no and the sender decides."""
 TURN_MAX: Final = 512
-"""Messages handled in one turn of the loop before sockets and timers are looked at again."""
+TURN_S: Final = 0.005
+"""Messages and time of one turn of the loop; then sockets and timers are looked at again."""
 
 
 class Actor(Protocol):
@@ -119,14 +120,15 @@ class Stage:
         return True
 
     def turn(self) -> None:
-        """Handle waiting messages, oldest first, at most TURN_MAX; ask for another turn if some are left."""
+        """Handle waiting messages, oldest first, within a turn's limits; ask for another if some are left."""
         if self._busy:
             return
         self._busy = True
         self._asked = False
+        end = self._clock() + TURN_S
         try:
             for _ in range(TURN_MAX):
-                if not self._ready:
+                if not self._ready or self._clock() > end:
                     return
                 self._handle(self._seats[self._ready.popleft()])
         finally:

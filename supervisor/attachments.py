@@ -29,7 +29,7 @@ from supervisor.steps import Step
 log = logging.getLogger("breakerd.events")
 
 REMIND_S: Final = 1.0
-"""A dead worker that is not retired after this long is told of again."""
+"""A dead worker that is not retired, or not dropped, after this long is told of again."""
 LEVELS: Final = {"supervisor": logging.WARNING, "breaker": logging.WARNING, "command": logging.WARNING}
 """How an event of each kind is logged; others are information."""
 
@@ -63,6 +63,8 @@ class Attachments:
         self._live: dict[str, Attached] = {}
         self._ended: dict[str, float] = {}
         """Dead workers that are not retired yet, and when that was told last, s."""
+        self._dropping: dict[str, float] = {}
+        """Workers whose copies the nursery was asked to close and has not, and when it was asked last, s."""
         self._absent: dict[str, int] = {}
         """Workers of the checkpoint without a segment: their pidfds, until they come back or die."""
 
@@ -87,6 +89,7 @@ class Attachments:
 
     def deposit(self, held: Held) -> bool:
         """Give copies to the nursery; True = whatever becomes of this process, they are safe."""
+        self._dropping.pop(held.nonce, None)  # a worker that comes again must not be dropped again
         done = descriptors.deposit(self._channel, held)
         self._step("deposited")
         return done
@@ -154,8 +157,12 @@ class Attachments:
         self._died(worker)
 
     def remind(self) -> None:
-        """Now and then: tell again of the dead whose end an actor's own failure swallowed."""
+        """Now and then: tell again of the dead whose end an actor's own failure swallowed, and ask again
+        for drops that found the channel full, or whose answer did.
+        """
         now = self._clock()
+        for worker in [one for one, asked_at in self._dropping.items() if now - asked_at > REMIND_S]:
+            self.drop(worker)
         for worker in [one for one, told_at in self._ended.items() if now - told_at > REMIND_S]:
             self._ended[worker] = now
             self._died(worker)
@@ -184,6 +191,11 @@ class Attachments:
         self.drop(worker)
 
     def drop(self, worker: str) -> None:
-        """Ask the nursery to close its copies; a full channel is asked again at the next start."""
+        """Ask the nursery to close its copies; `remind` asks again until it says that it has."""
+        self._dropping[worker] = self._clock()
         descriptors.send(self._channel, descriptors.DROP + bytes.fromhex(worker))
         self._step("dropped")
+
+    def dropped(self, worker: str) -> None:
+        """The nursery has closed its copies."""
+        self._dropping.pop(worker, None)

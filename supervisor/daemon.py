@@ -127,8 +127,9 @@ class Daemon:
         self._step("opened")
         for worker, pid in begun.absent:
             self._attachments.await_return(worker, pid, self._lost)
-        for worker in begun.tombs_held:
-            self._attachments.drop(worker)
+        for held in begun.tombs_held:
+            descriptors.close_all([held.memory, held.pidfd])
+            self._attachments.drop(held.nonce)
         self._intake.heartbeat(time.monotonic_ns())
         self._attachments.deliver(list(self._mind.engine.publications()))
         for worker in list(self._intake.sources):
@@ -208,7 +209,9 @@ class Daemon:
                 self._loop.stop()
                 return
             if data[:1] == descriptors.DROPPED:
-                self._stage.post("mind", Tell((WorkerForgotten(data[1:17].hex()),)))
+                worker = data[1:17].hex()
+                if self._stage.post("mind", Tell((WorkerForgotten(worker),))):
+                    self._attachments.dropped(worker)
 
     def _give_up(self, failed: ActorFailed) -> None:
         """An actor failed too often: this life ends, the nursery decides about the next."""
@@ -242,7 +245,7 @@ class Daemon:
             software=start.software(),
             checkpoint_problem=self._mind.problem,
             disk_problem=self._disk.problem,
-            degraded=self._problems,
+            degraded=(*self._problems, *filter(None, (self._mind.journal.cramped,))),
             restarts=tuple(sorted(self._stage.restarts().items())),
             failed_at=self._stage.failed_at(),
             accept_full=self._connections.refused_full,

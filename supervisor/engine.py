@@ -242,6 +242,7 @@ class Engine:
             event="started",
             incarnation=str(told.incarnation),
         )
+        self.counting.lost.checkpoint_lost += len(told.lost)
         for sentence in told.lost:
             self.counting.note(turn.now, sentence)
             turn.happened("supervisor", sentence, event="lost")

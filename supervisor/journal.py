@@ -176,6 +176,8 @@ class Journal:
         self._boot = boot
         self._software = software
         self._opened = opened
+        self.cramped = ""
+        """Why the file could not grow when it should have; empty = it has the room that it wants."""
         self._half = 0
         self._number = 0
         """The number of the current half's snapshot; each snapshot takes the next."""
@@ -278,10 +280,11 @@ class Journal:
         damaged can come back. When this raises, what was committed before is still valid.
         """
         body = pack_snapshot(self._next_number(), self._software, plain)
-        if len(body) + ROOM_BYTES > self._file.size:
-            self._grow(body)
-        else:
+        if len(body) + ROOM_BYTES <= self._file.size:
             self._switch(body)
+            self.cramped = ""
+        else:
+            self._make_room(body)
         if not self._whole:
             self._switch(pack_snapshot(self._next_number(), self._software, plain))
             self._whole = True
@@ -301,6 +304,21 @@ class Journal:
         words[W_BEFORE] = words[W_SELECTOR]
         words[W_SELECTOR] = select(other, len(body))
         self._settle(other, len(body))
+
+    def _make_room(self, body: bytes) -> None:
+        """A larger file; where there is no room for one, the old one for as long as the snapshot fits.
+
+        With less room behind it snapshots are due more often: slower, but nothing is given up.
+        """
+        try:
+            self._grow(body)
+        except OSError as error:
+            if len(body) > self._file.size:
+                raise
+            self.cramped = f"checkpoint: there is no room for a larger file: {error.strerror or error}"
+            self._switch(body)
+        else:
+            self.cramped = ""
 
     def _grow(self, body: bytes) -> None:
         """A larger file with the snapshot in it replaces the old one by one rename.

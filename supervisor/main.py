@@ -12,6 +12,8 @@ import sys
 from importlib import metadata
 from typing import Final
 
+from ipc.control import check_owner, temporary_directory
+from ipc.errors import SupervisorUnavailable
 from supervisor import priority, settings, units
 from supervisor.errors import AlreadyRunning, ConfigurationError
 from supervisor.nursery import EXIT_CONFIGURATION, Nursery
@@ -19,7 +21,7 @@ from supervisor.places import Places, places
 
 EXIT_ALREADY_RUNNING: Final = 100
 RUNTIME_MODE: Final = 0o750
-STATE_MODE: Final = 0o700
+PRIVATE_MODE: Final = 0o700
 CLASH: Final = (
     "the distribution `supervisor` (PyPI's process manager) is installed in this environment: it has an "
     "import package `supervisor` and a command `supervisorctl` too. Install breakerd into a virtual "
@@ -96,9 +98,14 @@ def refuse_clash() -> None:
 
 def _make_directories(where: Places) -> None:
     """Runtime and state directory, if they are missing. Raises ConfigurationError."""
-    for path, mode in ((where.runtime, RUNTIME_MODE), (where.state, STATE_MODE)):
+    for path in (where.runtime, where.state):
+        private = path in (where.state, temporary_directory())
         try:
-            os.makedirs(path, mode, exist_ok=True)
+            os.makedirs(path, PRIVATE_MODE if private else RUNTIME_MODE, exist_ok=True)
+            # Anybody can make a directory below /tmp before us: workers do not trust it, nor do we.
+            check_owner(where.socket)
+        except SupervisorUnavailable as error:
+            raise ConfigurationError((f"{error}; remove it, or use another --runtime-dir",)) from error
         except OSError as error:
             raise ConfigurationError((f"{path}: cannot be made: {error.strerror}",)) from error
         if not os.access(path, os.W_OK | os.X_OK):

@@ -160,10 +160,14 @@ class Lost:
     """Workers whose segment was gone before its last words were read."""
     unknown_row: int = 0
     """Outcomes of rows that were never declared, or whose declaration was refused."""
+    checkpoint_lost: int = 0
+    """What new daemons could not take over of an earlier life, whatever was counted in it: a checkpoint that
+    was damaged or set aside, all that came after a copy on disk, a segment that could not be used."""
 
     def to_plain(self) -> list[int]:
         """The counts as JSON values."""
-        return [self.ring_gap, self.ring_invalid, self.segment_lost, self.unknown_row]
+        lost = self.ring_gap, self.ring_invalid, self.segment_lost, self.unknown_row
+        return [*lost, self.checkpoint_lost]
 
 
 KIND_NAMES: Final = {int(kind): kind.name.lower() for kind in OutcomeKind if kind is not OutcomeKind.COUNT}

@@ -115,7 +115,7 @@ class Mind:
             else:
                 self.journal.snapshot(self.engine.to_plain())
         except OSError as error:
-            self.problem = f"the checkpoint cannot be written: {error.strerror or error}"
+            self.problem = error.strerror or str(error)
             raise
         self.problem = ""
 

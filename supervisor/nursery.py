@@ -97,7 +97,17 @@ class Nursery:
     def run(self) -> int:
         """Until asked to stop; the exit code."""
         while True:
-            child = self._start()
+            try:
+                child = self._start()
+            except OSError as error:
+                # No process or no descriptor is free: what is kept here must outlive that, too.
+                log.error("the daemon cannot be started: %s", error.strerror)  # noqa: TRY400 (one line)
+                if self._stops:
+                    self._clear()
+                    return EXIT_OK
+                if self._count_failure():
+                    continue
+                return EXIT_FAILED
             code = self._watch(child)
             self._bury(child)
             if self._stops:
@@ -113,7 +123,7 @@ class Nursery:
                 return EXIT_FAILED
 
     def _start(self) -> _Child:
-        """Fork and exec a daemon that inherits everything."""
+        """Fork and exec a daemon that inherits everything. Raises OSError, and then there is none."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         table = os.memfd_create("breakerd-table", 0)
@@ -134,15 +144,22 @@ class Nursery:
         )
         os.write(table, inheritance.to_json())
         self._pulse[0] = time.monotonic_ns()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "supervisor.daemon", str(table)],
-            pass_fds=(*inheritance.numbers(), table),
-            env=self._surroundings(),
-            stdin=subprocess.DEVNULL,
-        )
-        os.close(table)
-        theirs.close()
-        pidfd = os.pidfd_open(process.pid)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "supervisor.daemon", str(table)],
+                pass_fds=(*inheritance.numbers(), table),
+                env=self._surroundings(),
+                stdin=subprocess.DEVNULL,
+            )
+        finally:
+            os.close(table)
+            theirs.close()
+        try:
+            pidfd = os.pidfd_open(process.pid)
+        except OSError:
+            process.kill()
+            process.wait()
+            raise
         self._lock.daemon_started(process.pid)
         return _Child(process, pidfd, ours)
 
@@ -228,8 +245,12 @@ class Nursery:
         log.warning("the daemon (pid %d) ended: %s", child.process.pid, _how(code))
         if child.ready and code in (0, -signal.SIGKILL):
             return True
-        now = time.monotonic()
         self._failed_starts += 0 if child.ready else 1
+        return self._count_failure()
+
+    def _count_failure(self) -> bool:
+        """One more failure: False = there were too many; else the pause before the next start is over."""
+        now = time.monotonic()
         self._failures.append(now)
         while now - self._failures[0] > FAILURE_WINDOW_S:
             self._failures.popleft()

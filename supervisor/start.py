@@ -58,19 +58,23 @@ class Begun:
     journal: Journal
     disk: DiskCopy
     problems: tuple[str, ...]
+    """What could not be read: the supervisor is degraded while this life lasts."""
+    told: tuple[str, ...]
+    """What is lost as is to be expected, after a reboot: told once."""
     adopted: tuple[Held, ...]
     absent: tuple[tuple[str, int], ...]
     """Workers that live without a segment here: nonce and pid."""
-    tombs_held: tuple[str, ...]
+    tombs_held: tuple[Held, ...]
+    """Dead workers that the nursery was asked to drop, and has not."""
     _lost: tuple[str, ...]
     _forgotten: tuple[str, ...]
     _boot: int
     _configured: Configured
 
     def opening(self, problems: tuple[str, ...]) -> tuple[Message, ...]:
-        """The first messages of this life, as one commit."""
+        """The first messages of this life, as one commit; `problems` may be more than ours by now."""
         return (
-            DaemonStarted(self.engine.incarnation + 1, self._boot, problems),
+            DaemonStarted(self.engine.incarnation + 1, self._boot, (*problems, *self.told)),
             self._configured,
             *(WorkerLeft(worker, segment_lost=True) for worker in self._lost),
             *(WorkerForgotten(worker) for worker in self._forgotten),
@@ -80,11 +84,12 @@ class Begun:
 def begin(inherited: Inheritance, boot: int, settings: SupervisorSettings, now: float) -> Begun:
     """Read what earlier lives left. Raises OSError only if the checkpoint cannot be made at all."""
     problems: list[str] = []
+    told: list[str] = []
     if inherited.fresh:
         problems.append(_quarantine(inherited.runtime))
     journal = Journal.open(inherited.runtime, boot, software())
     disk = DiskCopy(inherited.state)
-    engine = Engine() if inherited.fresh else _engine(journal, disk, boot, now, problems)
+    engine = Engine() if inherited.fresh else _engine(journal, disk, (boot, now), problems, told)
     held = {one.nonce: one for one in inherited.held}
     adopted = [one for nonce, one in held.items() if nonce not in engine.tombs]
     joined = tuple(_joined(one) for one in adopted if one.nonce not in engine.workers)
@@ -97,9 +102,10 @@ def begin(inherited: Inheritance, boot: int, settings: SupervisorSettings, now: 
         journal,
         disk,
         tuple(problems),
+        tuple(told),
         tuple(adopted),
         tuple((nonce, worker.pid) for nonce, worker in missing.items() if nonce not in lost),
-        tuple(nonce for nonce in engine.tombs if nonce in held),
+        tuple(held[nonce] for nonce in engine.tombs if nonce in held),
         tuple(lost),
         tuple(nonce for nonce in engine.tombs if nonce not in held),
         boot,
@@ -107,8 +113,13 @@ def begin(inherited: Inheritance, boot: int, settings: SupervisorSettings, now: 
     )
 
 
-def _engine(journal: Journal, disk: DiskCopy, boot: int, now: float, problems: list[str]) -> Engine:
-    """From the checkpoint; else from the copy on disk; else new. What went wrong, or back, is told."""
+def _engine(
+    journal: Journal, disk: DiskCopy, here: tuple[int, float], problems: list[str], told: list[str]
+) -> Engine:
+    """From the checkpoint; else from the copy on disk; else new. What went wrong, or back, is told.
+
+    `here` is boot id and time, s.
+    """
     loaded = journal.load()
     if loaded is not None:
         problems.extend(loaded.problems)
@@ -123,8 +134,8 @@ def _engine(journal: Journal, disk: DiskCopy, boot: int, now: float, problems: l
     except Damaged as error:
         problems.append(f"{disk.path}: not used: {error}")
         return Engine()
-    engine.shift(saved.shift_s(boot, now))
-    problems.append(f"continued from the copy in {disk.directory}: what came after it was saved is lost")
+    engine.shift(saved.shift_s(*here))
+    told.append(f"continued from the copy in {disk.directory}: what came after it was saved is lost")
     return engine
 
 

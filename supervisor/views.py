@@ -88,6 +88,7 @@ def _stats(asked: Question) -> dict[str, Any]:
             "ring_invalid": lost.ring_invalid,
             "segment_lost": lost.segment_lost,
             "unknown_row": lost.unknown_row,
+            "checkpoint_lost": lost.checkpoint_lost,
         },
         "supervisor": {
             "incarnation": asked.engine.incarnation,

@@ -25,14 +25,14 @@ SETTINGS: Final[dict[str, Any]] = {
 
 
 def four(
-    house: House, sick: int, per_s: float = 100.0, sick_per_s: float = 100.0
+    house: House, sick: int, per_s: float = 100.0, sick_per_s: float = 100.0, **settings: Any
 ) -> tuple[list[Hand], Weather]:
     """Four workers that call one breaker, the first `sick` of which have bad weather of their own."""
     weather = Weather(house.root)
     hands = [house.hand(f"w{number}") for number in range(4)]
     for number, hand in enumerate(hands):
         more = {"weather": weather.path, "per_s": sick_per_s} if number < sick else {"per_s": per_s}
-        hand.order("load", breaker="database", shared=True, settings=SETTINGS, **more)
+        hand.order("load", breaker="database", shared=True, settings={**SETTINGS, **settings}, **more)
     wait_for("all call", lambda: house.breaker("database")["workers"] == 4, 5.0)
     wait_for("peers' successes", lambda: house.breaker("database")["window"]["calls"] > 40, 5.0)
     return hands, weather
@@ -89,14 +89,17 @@ def test_one_sick_worker_of_four_is_isolated_alone(house: House) -> None:
 
 
 def test_a_sick_worker_that_is_much_faster_opens_for_all_once_at_most(house: House) -> None:
-    """It fails a hundred times faster than its peers call: a wrong opening heals in half-open, once."""
-    hands, weather = four(house, sick=1, per_s=10.0, sick_per_s=1000.0)
+    """It fails a hundred times faster than its peers call: a wrong opening heals in half-open, once.
+
+    A quarter of the open time is what its peers have for their trials, on a busy machine too.
+    """
+    hands, weather = four(house, sick=1, per_s=10.0, sick_per_s=1000.0, recovery_timeout=2.0)
     weather.turns(FOUL)
     hands[0].hear("turned", 5.0, to="refused")
     wait_for("it is isolated alone", lambda: _alone(house, hands[0].pid), 20.0)
     wait_for("a while of peace", _calls_more(house, 40), 10.0)
     found = house.breaker("database")
-    assert found["opened_total"] <= 1 + len(found["isolated"]) * 20
+    assert found["opened_total"] <= 1
     assert _alone(house, hands[0].pid)
     end(house, hands)
 

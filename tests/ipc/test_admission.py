@@ -144,3 +144,19 @@ def test_one_question_at_a_time(client: Client, supervisor: FakeSupervisor) -> N
         thread.join()
     assert time.monotonic() - start < 0.5
     assert 1 <= len(supervisor.asks) <= 3
+
+
+def test_first_call_of_a_late_breaker_sees_its_board(client: Client, supervisor: FakeSupervisor) -> None:
+    """A breaker that is declared after attaching and is open on the host refuses its very first call."""
+    assert client.connect()
+    worker = supervisor.worker()
+
+    def publish_when_declared() -> None:
+        eventually(lambda: bool(worker.declared()))
+        worker.publish(0, BreakerState.OPEN, 3, time.monotonic() + 30)
+
+    thread = threading.Thread(target=publish_when_declared)
+    thread.start()
+    breaker = CircuitBreaker("database")
+    assert isinstance(call(breaker), CircuitOpenError)
+    thread.join()

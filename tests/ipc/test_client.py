@@ -170,6 +170,16 @@ def test_commands_go_to_the_supervisor(client: Client, supervisor: FakeSuperviso
         breaker.reset()
 
 
+def test_a_command_before_the_first_call_goes_to_the_supervisor_too(
+    client: Client, supervisor: FakeSupervisor
+) -> None:
+    """Nothing was called yet: the process attaches for the command's sake, and it holds for the host."""
+    breaker = CircuitBreaker("database")
+    breaker.force_open(for_s=60)
+    assert [one["breaker"] for one in supervisor.commands] == ["tests/database"]
+    assert client.attached
+
+
 def test_failure_count_is_read_from_the_ring(client: Client, supervisor: FakeSupervisor) -> None:
     """Attached, failure_count is this process's run of failures, as its own ring tells."""
     breaker, other = CircuitBreaker("database"), CircuitBreaker("cache")

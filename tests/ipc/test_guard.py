@@ -247,6 +247,16 @@ def test_manual_states(unattached: Unattached) -> None:
     assert (breaker.state.value, breaker.state.retry_after_s) == (CLOSED, 0.0)
 
 
+@pytest.mark.parametrize("for_s", [0.0, -1.0, float("inf"), float("nan")])
+@pytest.mark.usefixtures("unattached")
+def test_a_manual_state_lasts_some_time_or_for_ever(for_s: float) -> None:
+    """A time that cannot be meant is refused before anything happens, attached or not."""
+    breaker = CircuitBreaker("database")
+    with pytest.raises(ipc.SettingsError, match="for_s: must be seconds above 0"):
+        breaker.force_open(for_s=for_s)
+    assert breaker.state.value is CLOSED
+
+
 def test_reading_is_cheap_talk() -> None:
     """The view names state and generation, and both reprs can be read."""
     breaker = CircuitBreaker("database", failure_threshold=1)

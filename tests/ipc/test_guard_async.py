@@ -316,6 +316,14 @@ def test_commands_are_awaited(client: Client, supervisor: FakeSupervisor) -> Non
     assert {one["breaker"] for one in supervisor.commands} == {"tests/database"}
 
 
+def test_an_awaited_command_attaches_first(client: Client, supervisor: FakeSupervisor) -> None:
+    """As the plain ones, it goes to the supervisor although nothing was called yet."""
+    breaker = CircuitBreaker("database")
+    asyncio.run(breaker.force_open_async(for_s=60))
+    assert [one["breaker"] for one in supervisor.commands] == ["tests/database"]
+    assert client.attached
+
+
 @pytest.mark.usefixtures("unattached")
 def test_commands_of_a_process_on_its_own_are_awaited() -> None:
     """Without a supervisor the async commands work on this process's own breaker."""

@@ -332,3 +332,28 @@ def test_bell_is_rung_once_per_reading(client: Client) -> None:
         os.read(read, 8)
     for number in {read, write, spare, bell}:
         os.close(number)
+
+
+def test_a_gate_held_by_nobody_is_replaced(client: Client) -> None:
+    """After a fork in C the gate may be held by a thread that does not exist here: the child goes on."""
+    breaker = CircuitBreaker("database", failure_threshold=None, failure_rate=None)
+    client.untried = False
+    client.close()
+    guarded = breaker(lambda: 1)
+    guarded()
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold() -> bool:
+        inside.set()
+        return leave.wait(10)
+
+    thread = threading.Thread(target=client.link._gate.run, args=(hold,))
+    thread.start()
+    inside.wait()
+    client.link.page[0] = 0.0  # what the kernel does in a child
+    client.link.queue[2][0] = 0.0
+    held = client.link._gate
+    assert guarded() == 1
+    assert client.link._gate is not held
+    leave.set()
+    thread.join()

@@ -126,6 +126,22 @@ def test_a_turn_is_bounded_and_asks_the_loop_for_the_next_one() -> None:
     assert (len(endless.seen), len(world.later)) == (2 * actor.TURN_MAX, 1)
 
 
+def test_a_turn_is_bounded_in_time_too() -> None:
+    """Messages that take long leave the loop its sockets after a few milliseconds."""
+    world = World()
+
+    class Slow(Recorder):
+        def receive(self, message: Any) -> None:
+            self.seen.append(message)
+            world.now += 0.002
+            world.stage.post(self.name, message + 1)
+
+    slow = Slow("slow")
+    world.stage.add(slow)
+    world.stage.post("slow", 0)
+    assert (len(slow.seen), len(world.later)) == (3, 1)
+
+
 @pytest.mark.parametrize(("told", "raised_at"), [("a:2", [2]), ("a:2+", [2, 3, 4]), (None, []), ("b:1", [])])
 def test_the_hook_raises_at_the_message_it_names(told: str | None, raised_at: list[int]) -> None:
     """`a:2` raises once, `a:2+` from then on, and nobody else is hit."""

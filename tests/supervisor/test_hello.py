@@ -232,3 +232,33 @@ def test_a_death_that_nobody_dealt_with_is_told_again(door: Door) -> None:
     door.now_ns += 1_100_000_000
     door.attachments.remind()
     assert door.died == [NONCE, NONCE]
+
+
+def test_a_drop_that_found_the_channel_full_is_asked_for_again(door: Door) -> None:
+    """Until the nursery says that it has closed its copies; who comes again is not dropped again."""
+
+    def asked() -> list[str]:
+        found = []
+        while (got := descriptors.receive(door.ours)) is not None:
+            descriptors.close_all(got[1])
+            found.append(got[0][:1].decode())
+        return found
+
+    while descriptors.send(door.theirs, b"-"):
+        pass
+    door.attachments.drop(NONCE)
+    assert "X" not in asked()
+    door.attachments.remind()
+    assert asked() == []
+    door.now_ns += 1_100_000_000
+    door.attachments.remind()
+    assert asked() == ["X"]
+    door.attachments.dropped(NONCE)
+    door.now_ns += 1_100_000_000
+    door.attachments.remind()
+    assert asked() == []
+    door.attachments.drop(NONCE)
+    door.hello()
+    door.now_ns += 1_100_000_000
+    door.attachments.remind()
+    assert asked() == ["X", "D"]

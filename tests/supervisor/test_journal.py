@@ -281,6 +281,21 @@ def test_a_file_that_cannot_grow_keeps_what_it_has(tmp_path: Path) -> None:
     assert what(read(tmp_path)) == (SECOND, [[2], [3], [4]])
 
 
+def test_a_file_that_cannot_grow_goes_on_while_the_snapshot_fits(tmp_path: Path) -> None:
+    """Without room for a larger file there is less room for records, and it says so until there is more."""
+    journal = grown(tmp_path)
+    large = {"state": "x" * (places.HALF_BYTES - 8192)}
+    with file_size_limit(places.HALF_BYTES):
+        journal.snapshot(large)
+        assert "no room for a larger file: File too large" in journal.cramped
+        add(journal, [4])
+        assert not journal.append(1.0, 0.5, ["z" * 8192])
+        assert what(read(tmp_path)) == (large, [[4]])
+    journal.snapshot(large)
+    assert journal.cramped == ""
+    assert journal.append(1.0, 0.5, ["z" * 8192])
+
+
 def test_a_journal_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     """No room for a first file is an error at the start, and leaves nothing behind."""
     with file_size_limit(4096), pytest.raises(OSError, match="File too large"):

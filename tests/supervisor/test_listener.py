@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def test_a_stale_socket_file_is_replaced(tmp_path: Path) -> None:
 def test_what_is_no_socket_is_named_and_left_alone(tmp_path: Path, kind: str) -> None:
     """D2: the error says which path and what is there, and it is still there."""
     path = tmp_path / "s.sock"
-    make = {
+    make: dict[str, Callable[[], object]] = {
         "a regular file": lambda: path.write_text("precious"),
         "a directory": path.mkdir,
         "a FIFO": lambda: os.mkfifo(path),

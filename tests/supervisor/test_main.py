@@ -52,6 +52,19 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr.count("file/run: cannot be made")) == (78, 1)
 
 
+def test_a_directory_below_the_temporary_one_must_be_our_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever made it, or a link in its place, could replace everything in it: exit 78, nothing is used."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    folder = tmp_path / f"breakerd-{os.getuid()}"
+    (tmp_path / "elsewhere").mkdir()
+    folder.symlink_to(tmp_path / "elsewhere")
+    done = breakerd("run", "--runtime-dir", str(folder), "--state-dir", str(tmp_path / "state"))
+    assert (done.returncode, done.stderr.count("is not a directory of this user")) == (78, 1)
+    assert not list(folder.iterdir())
+
+
 def test_a_socket_path_that_is_too_long_is_refused_with_the_limit(tmp_path: Path) -> None:
     """D5: exit 78 before anything starts."""
     done = breakerd("run", "--runtime-dir", str(tmp_path / ("x" * 120)))

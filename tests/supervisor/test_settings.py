@@ -110,7 +110,10 @@ colour = "red"
             """f: control.commanders[1]: must be like "user:deploy" or "group:ops", got 5""",
             "f: control.unsaid_max: must be a whole number, got 3.5",
             "f: control.connections_max: must be <= 65536, got 70000",
-            "f: control.colour: unknown key; known are commanders, connections_max, per_uid_max, unsaid_max, hello_within_s",
+            (
+                "f: control.colour: unknown key; known are commanders, connections_max, per_uid_max, "
+                "unsaid_max, hello_within_s"
+            ),
             "f: supervisor.ring_slots: must be a power of two, got 1000",
             "f: supervisor.tick_s: must be a number, got 'fast'",
             "f: supervisor.log_level: must be one of debug, info, warning, error, got 'loud'",

@@ -1,0 +1,120 @@
+"""What a daemon begins with: what was kept, what could not be read, and that it says so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor import start, views
+from supervisor.descriptors import Held, Inheritance
+from supervisor.disk import DiskCopy
+from supervisor.journal import FILE_NAME
+from supervisor.messages import DaemonStarted, Message
+from supervisor.settings import SupervisorSettings
+from tests.supervisor.conversation import FACTS, FAILURE, Host, nonce
+from tests.supervisor.journals import BOOT, opened
+
+NOW = 200.0
+
+
+def kept(folder: Path) -> dict[str, Any]:
+    """A checkpoint of a host with an open breaker, and a copy of it on disk; what it holds."""
+    host = Host()
+    host.settle_in("a", "b")
+    host.outcomes(*[("a", FAILURE), ("b", FAILURE)] * 3)
+    host.leave("a")
+    host.leave("b")
+    plain: dict[str, Any] = json.loads(json.dumps(host.engine.to_plain()))
+    journal = opened(folder)
+    journal.snapshot(plain)
+    assert DiskCopy(str(folder / "state")).save(journal.image(), BOOT, NOW)
+    journal.close()
+    return plain
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A runtime directory with a state directory in it."""
+    (tmp_path / "state").mkdir()
+    return tmp_path
+
+
+def begun(folder: Path, boot: int = BOOT, fresh: bool = False, held: tuple[Held, ...] = ()) -> start.Begun:
+    """The start of a daemon there."""
+    numbers = (-1, -1, -1, -1, -1, 1, 0.0)
+    inherited = Inheritance(*numbers, "", str(folder), str(folder / "state"), fresh, held)
+    found = start.begin(inherited, boot, SupervisorSettings(), NOW)
+    found.journal.close()
+    return found
+
+
+def opening(found: start.Begun) -> Host:
+    """A host after the first messages of that start."""
+    host = Host()
+    host.engine = found.engine
+    first: tuple[Message, ...] = found.opening(found.problems)
+    assert isinstance(first[0], DaemonStarted)
+    for message in first:
+        host.say(message)
+    return host
+
+
+def lost(host: Host) -> int:
+    """What the figures say of checkpoints."""
+    return host.engine.counting.lost.checkpoint_lost
+
+
+def test_a_whole_checkpoint_is_continued_and_nothing_is_told(folder: Path) -> None:
+    """The normal start: the same engine, no problem, no figure."""
+    plain = kept(folder)
+    found = begun(folder)
+    assert json.loads(json.dumps(found.engine.to_plain())) == plain
+    assert (found.problems, found.told, lost(opening(found))) == ((), (), 0)
+
+
+def test_an_unreadable_checkpoint_is_a_problem_of_this_life_and_a_figure_for_ever(folder: Path) -> None:
+    """It is set aside and told; the copy on disk is what is left."""
+    kept(folder)
+    (folder / FILE_NAME).write_bytes(b"no checkpoint" * 1000)
+    found = begun(folder)
+    assert found.engine.catalogue.named["app/database"].metrics.outcomes[FAILURE] == 6
+    assert len(found.problems) == len(found.told) == 1
+    assert "set aside" in found.problems[0]
+    assert lost(opening(found)) == 2
+
+
+def test_a_quarantine_starts_empty_and_says_so(folder: Path) -> None:
+    """A checkpoint that made earlier daemons fail is renamed, never read, and counted as lost."""
+    kept(folder)
+    found = begun(folder, fresh=True)
+    assert not found.engine.catalogue.numbered
+    assert found.problems[0].startswith("state_quarantined: ")
+    assert list(folder.glob(f"{FILE_NAME}.bad-*"))
+    host = opening(found)
+    assert lost(host) == 1
+    said = {verb: views.answer(host.engine, {"verb": verb}, FACTS, NOW, 0.0) for verb in ("events", "stats")}
+    assert "state_quarantined" in str(said["events"])
+    assert said["stats"]["lost"]["checkpoint_lost"] == 1
+
+
+def test_a_reboot_is_told_once_and_is_no_problem(folder: Path) -> None:
+    """The copy is of a moment before: that is told and counted, but the supervisor is as it should be."""
+    kept(folder)
+    (folder / FILE_NAME).unlink()
+    found = begun(folder, boot=BOOT + 1)
+    assert found.problems == ()
+    assert "continued from the copy" in found.told[0]
+    assert lost(opening(found)) == 1
+
+
+def test_a_tomb_that_the_nursery_still_holds_is_dropped_again(folder: Path) -> None:
+    """The answer to the drop was not committed, or the drop never arrived: its descriptors go with it."""
+    kept(folder)
+    held = Held(nonce("a"), 90, 91, {})
+    found = begun(folder, held=(held,))
+    assert (found.tombs_held, found.adopted) == ((held,), ())
+    host = opening(found)
+    assert list(host.engine.tombs) == [nonce("a")], "b's, which nobody holds, is forgotten"
