@@ -36,6 +36,7 @@ from supervisor.intake import Intake
 from supervisor.intake_actor import Died, IntakeActor, Look
 from supervisor.messages import Tick, WorkerForgotten, WorkerLeft
 from supervisor.mind import Mind, Tell
+from supervisor.selfcheck import examine
 from supervisor.steps import crash_at
 
 log = logging.getLogger("breakerd.daemon")
@@ -90,6 +91,9 @@ class Daemon:
         self._control = ControlServer(self._mind, greeter, self._settings, self._facts, time.monotonic)
         self._disk = DiskActor(begun.disk, self._mind, self._in_thread, time.monotonic, self._boot)
         self._control.later = loop.call_soon
+        self._control.examine = lambda: examine(
+            inherited.runtime, inherited.state, self._disk, time.monotonic_ns()
+        )
         for actor in (self._mind, self._reader, self._control, self._disk):
             actor.stage = self._stage
             self._stage.add(actor)

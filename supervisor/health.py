@@ -86,7 +86,8 @@ def sentence(engine: Engine, facts: Facts) -> str:
         parts.append(f"{len(wrong) - NAMED_MAX} more are not closed")
     breakers, workers = len(engine.catalogue.numbered), len(engine.workers)
     total = f"{_count(breakers, 'breaker')}, {_count(workers, 'worker')}"
-    return "; ".join(part for part in (*parts, total if wrong or not breakers else f"{total}, all closed") if part)
+    parts.append(total if wrong or not breakers else f"{total}, all closed")
+    return "; ".join(part for part in parts if part)
 
 
 def _count(number: int, what: str) -> str:

@@ -1,6 +1,6 @@
 """`breakerd install-units`: systemd's files for the environment it runs from, written below a prefix.
 
-    PREFIX/lib/systemd/system/breakerd.service, breakerd.socket
+    PREFIX/lib/systemd/system/breakerd.service, breakerd.service.d/socket.conf, breakerd.socket
     PREFIX/lib/sysusers.d/breakerd.conf      the user and the group
     PREFIX/lib/tmpfiles.d/breakerd.conf      the directory of the socket
     PREFIX/share/breakerd/worker.conf        an example for the services that use it
@@ -24,6 +24,7 @@ MARK: Final = "# Written by `breakerd install-units`; `breakerd install-units --
 PLACES: Final = {
     "breakerd.service": "lib/systemd/system/breakerd.service",
     "breakerd.socket": "lib/systemd/system/breakerd.socket",
+    "socket.conf": "lib/systemd/system/breakerd.service.d/socket.conf",
     "breakerd.sysusers.conf": "lib/sysusers.d/breakerd.conf",
     "breakerd.tmpfiles.conf": "lib/tmpfiles.d/breakerd.conf",
     "worker.conf": "share/breakerd/worker.conf",

@@ -77,7 +77,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "intake",
         "attachments intake_actor start",
         "disk_actor hello",
-        "control_server",
+        "control_server selfcheck",
         "daemon",
         # its parent
         "listener lock notify",
@@ -88,7 +88,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "ctl.__init__ ctl.page",
         "ctl.ask ctl.colour ctl.exits ctl.screen ctl.trouble",
         "ctl.parse",
-        "ctl.configuring ctl.health ctl.listings ctl.usage ctl.versions ctl.waiting",
+        "ctl.configuring ctl.doctor ctl.health ctl.listings ctl.usage ctl.versions ctl.waiting",
         "ctl.breaker ctl.watching",
         "ctl.main",
     ),

@@ -1,4 +1,4 @@
-"""This machine's own systemd as PID 1 of private namespaces, on an overlay of `/`: started, told, thrown away.
+"""This machine's own systemd as PID 1 of private namespaces, on an overlay of `/`, to be thrown away.
 
 Nothing of it outlives `close`: mounts, network and processes are in namespaces that end with their PID 1,
 which dies with this process; only its cgroup directory is removed by hand. Needs root, systemd and cgroup v2.
@@ -29,7 +29,9 @@ PYTHON: Final = "/opt/env/bin/python"
 SHARED: Final = "/opt/shared"
 """A directory of the tests, seen in the box."""
 
-_NAMESPACES: Final = "unshare --fork --kill-child --pid --mount --cgroup --uts --ipc --net --propagation private"
+_NAMESPACES: Final = (
+    "unshare --fork --kill-child --pid --mount --cgroup --uts --ipc --net --propagation private"
+)
 
 _BOOT: Final = r"""
 set -eu
@@ -75,7 +77,7 @@ mount --make-rshared /
 echo /opt/python/lib > /etc/ld.so.conf.d/breakerd-tests.conf
 ldconfig
 exec env -i container=breakerd-tests PATH=/usr/sbin:/usr/bin:/sbin:/bin \
-    /lib/systemd/systemd --system --unit=basic.target --show-status=0 --log-target=console --log-level=notice
+    /lib/systemd/systemd --system --unit=basic.target --show-status=0
 """
 
 
@@ -193,7 +195,7 @@ class Box:
         return Path(f"/proc/{self.init}/root{path}")
 
     def console(self) -> str:
-        """What systemd wrote."""
+        """What went wrong before there was a journal."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A box and a service for each test that asks for one; where there can be none, the tests are named as not run."""
+"""A box and a service for each test; where there can be none, the tests are named as not run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def box(request: pytest.FixtureRequest) -> Iterator[Box]:
 
 @pytest.fixture
 def service(box: Box) -> Iterator[Service]:
-    """breakerd in it: neither installed nor started."""
+    """The supervisor in it: neither installed nor started."""
     made = Service(box)
     yield made
     made.close()

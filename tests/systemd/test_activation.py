@@ -1,4 +1,4 @@
-"""breakerd.socket under a real systemd: the first connection starts the service, and the queue outlives it."""
+"""breakerd.socket under a real systemd: the first connection starts the service, the queue outlives it."""
 
 from __future__ import annotations
 
@@ -41,15 +41,28 @@ def test_whoever_connects_while_it_is_dead_is_answered_by_the_next_life(service:
     assert service.box.path(SOCKET).stat().st_ino == inode
 
 
-def test_a_restart_keeps_the_socket_and_a_stop_ends_both(service: Service) -> None:
-    """After a stop nothing pretends to listen; the service alone makes its own socket again."""
+def test_a_restart_keeps_the_socket_and_a_stop_leaves_it_listening(service: Service) -> None:
+    """Whoever comes after a stop starts it again, and it goes on with what it knew."""
     service.install()
     service.systemctl("start", UNIT_SOCKET)
+    hand = service.hand()
+    hand.order("guard", breaker="database")
+    hand.order("call", breaker="database", times=5)
     old = service.life()
     service.systemctl("restart", UNIT)
     service.wait_back(old)
-    assert service.show("ActiveState", UNIT_SOCKET) == "active"
     service.systemctl("stop", UNIT)
-    assert (service.show("ActiveState", UNIT_SOCKET), service.show("Result")) == ("inactive", "success")
+    assert (service.show("ActiveState"), service.show("Result")) == ("inactive", "success")
+    assert service.show("ActiveState", UNIT_SOCKET) == "active"
+    judge(service)
+    hand.leave()
+
+
+def test_a_socket_whose_file_is_gone_is_made_anew(service: Service) -> None:
+    """Somebody removed it under systemd's nose: the service listens where its workers look."""
+    service.install()
+    service.systemctl("start", UNIT_SOCKET)
+    service.box.path(SOCKET).unlink()
     service.start()
     assert service.life()[0] == int(service.show("MainPID"))
+    assert "restart breakerd.socket" in service.journal("-p", "warning")

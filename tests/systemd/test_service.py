@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import partial
 from typing import Final
 
 import pytest
@@ -38,7 +39,10 @@ def test_ready_means_that_it_answers_and_the_status_is_a_live_sentence(service: 
 def test_three_descriptors_a_worker_are_stored_and_go_with_it(service: Service) -> None:
     """The doorbell stays."""
     service.install().start()
-    stored = lambda: service.show("NFileDescriptorStore")  # noqa: E731
+
+    def stored() -> str:
+        return service.show("NFileDescriptorStore")
+
     wait_for("the doorbell is stored", lambda: stored() == "1", 5.0)
     hands = [service.hand(f"web-{number}") for number in range(2)]
     wait_for("two workers are stored", lambda: stored() == "7", 5.0)
@@ -56,15 +60,13 @@ def test_the_units_are_verified_and_the_service_is_hardened(service: Service) ->
     service.box.run("systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE_MAX}", UNIT)
     service.start()
     service.box.run("systemd-analyze", "security", f"--threshold={EXPOSURE_MAX}", UNIT)
-    assert service.box.run("stat", "-c", "%U:%G %a", "/run/breakerd/breakerd.sock").stdout.split() == [
-        "breakerd:breakerd",
-        "660",
-    ]
-    assert service.box.run("stat", "-c", "%U:%G %a", "/run/breakerd").stdout.split() == ["breakerd:breakerd", "750"]
+    places = ("/run/breakerd/breakerd.sock", "/run/breakerd", "/var/lib/breakerd")
+    found = service.box.run("stat", "-c", "%U:%G %a", *places).stdout.splitlines()
+    assert found == ["breakerd:breakerd 660", "breakerd:breakerd 750", "breakerd:breakerd 700"]
 
 
 @pytest.mark.parametrize("who", ["nursery", "daemon"])
-def test_the_watchdog_ends_what_is_stopped_and_it_comes_back_with_its_state(service: Service, who: str) -> None:
+def test_the_watchdog_ends_what_is_stopped_and_its_state_comes_back(service: Service, who: str) -> None:
     """Nobody asks for it: within seconds another life answers, with the counts and the manual state."""
     service.install("WatchdogSec=2").start()
     hand = service.hand()
@@ -78,18 +80,18 @@ def test_the_watchdog_ends_what_is_stopped_and_it_comes_back_with_its_state(serv
     assert time.monotonic() - began < 10.0
     assert service.show("NRestarts") == "1"
     assert service.show("Result") == "success"  # of the new life
-    assert "watchdog" in service.journal().lower()
+    assert "Watchdog timeout" in service.journal()
     assert service.state("database") == "FORCED_OPEN"
     judge(service)
 
 
 def test_a_healthy_service_is_left_alone_by_the_watchdog(service: Service) -> None:
-    """Three times the watchdog's time under load."""
+    """Twice the watchdog's time under load."""
     service.install("WatchdogSec=2").start()
     hand = service.hand()
     hand.order("load", breaker="database", per_s=500)
     began, old = time.monotonic(), service.life()
-    wait_for("six seconds have passed", lambda: time.monotonic() - began > 6.0, 8.0, 0.1)
+    wait_for("four seconds have passed", lambda: time.monotonic() - began > 4.0, 8.0, 0.1)
     assert (service.life(), service.show("NRestarts")) == (old, "0")
     hand.order("unload")
     judge(service)
@@ -112,6 +114,12 @@ def test_killing_the_whole_unit_under_load_loses_nothing(service: Service) -> No
     assert service.show("NRestarts") == str(KILLS)
 
 
+def counted(service: Service, name: str) -> bool:
+    """True if outcomes of that breaker were counted."""
+    known = [key for key in service.stats()["breakers"] if key.rpartition("/")[2].startswith(name)]
+    return len(known) == 2
+
+
 @pytest.mark.parametrize("with_daemon", [False, True])
 def test_nursery_and_worker_killed_together_lose_nothing(service: Service, with_daemon: bool) -> None:
     """R11: what only these two held comes back from systemd's store, and is counted to its end."""
@@ -121,7 +129,7 @@ def test_nursery_and_worker_killed_together_lose_nothing(service: Service, with_
     for number in range(KILLS):
         victim = service.hand(f"victim-{number}")
         victim.order("load", breaker=f"victim-{number}", threads=2, per_s=2000, failing_every=7)
-        wait_for("it was counted", lambda: victim.order("attempts") and service.stats(), 5.0)
+        wait_for("it is counted", partial(counted, service, f"victim-{number}"), 5.0)
         old = service.life()
         pids = [service.nursery, service.worker_pid(victim), *([service.daemon] if with_daemon else [])]
         for pid in pids:
@@ -162,13 +170,17 @@ def test_it_stops_in_order_within_its_time(service: Service, stopped: bool) -> N
     service.systemctl("stop", UNIT)
     assert time.monotonic() - began < (9.0 if stopped else 4.0)
     assert (service.show("Result"), service.show("ActiveState")) == ("success", "inactive")
-    assert not service.box.path("/run/breakerd").exists()
+    assert not service.box.path("/run/breakerd/breakerd.sock").exists()
     hand.order("unload")
     service.start()
-    # What was counted at the stop goes on from the state directory, the rest from the worker's segment.
-    if not stopped:
-        wait_for("the worker is back", lambda: service.ask("workers")["workers"], 10.0)
-        judge(service)
+    # The worker hands its segment back, which systemd's store lost with the stop, when it next calls.
+
+    def back() -> bool:
+        hand.order("call", breaker="database.0")
+        return service.show("NFileDescriptorStore") == "4"
+
+    wait_for("the worker is back", back, 10.0, 0.1)
+    judge(service)
 
 
 def test_a_wrong_configuration_is_not_tried_again_and_logged_as_an_error(service: Service) -> None:
@@ -190,8 +202,8 @@ def test_what_install_units_wrote_is_taken_away_again(service: Service) -> None:
     """And nothing else."""
     service.install()
     service.box.run("/opt/env/bin/breakerd", "install-units", "--remove")
-    found = service.box.run("sh", "-c", "find /usr/local -iname '*breakerd*'; find /usr/local -name worker.conf")
-    assert found.stdout == ""
+    names = "( -iname *breakerd* -o -name worker.conf -o -name socket.conf )"
+    assert service.box.run("find", "/usr/local", *names.split()).stdout == ""
 
 
 def test_the_example_drop_in_lets_a_service_of_another_user_attach(service: Service) -> None:
@@ -205,4 +217,8 @@ def test_the_example_drop_in_lets_a_service_of_another_user_attach(service: Serv
     )
     service.systemctl("daemon-reload")
     service.systemctl("start", "shop")
-    wait_for("it is attached", lambda: [one["user"] for one in service.ask("workers")["workers"]] == ["nobody"], 10)
+
+    def attached() -> bool:
+        return [one["user"] for one in service.ask("workers")["workers"]] == ["nobody"]
+
+    wait_for("it is attached", attached, 10.0)
