@@ -112,6 +112,15 @@ class Notifier:
         """Have every descriptor of that name closed."""
         self._say("FDSTOREREMOVE=1", f"FDNAME={name}")
 
+    def close(self) -> None:
+        """Say nothing more."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        for _, numbers in self._pending:
+            close_all(list(numbers))
+        self._pending.clear()
+
     @staticmethod
     def _shorten(text: str) -> str:
         """One line, not too long."""

@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TextIO
 
 VARIABLE: Final = "JOURNAL_STREAM"
 FORM: Final = "%(levelname)s %(name)s: %(message)s"
@@ -28,14 +28,14 @@ def marked(text: str, level: int) -> str:
     return "\n".join(f"<{priority(level)}>{line}" for line in text.splitlines())
 
 
-def to_journal(environ: Mapping[str, str], fd: int) -> bool:
-    """True if this descriptor is the stream that journald reads."""
+def to_journal(environ: Mapping[str, str], stream: TextIO) -> bool:
+    """True if this is the stream that journald reads."""
     told = environ.get(VARIABLE)
     if not told:
         return False
     try:
-        found = os.fstat(fd)
-    except OSError:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):
         return False
     return told == f"{found.st_dev}:{found.st_ino}"
 
@@ -51,12 +51,12 @@ class JournalFormatter(logging.Formatter):
 def begin(level: int | str, environ: Mapping[str, str]) -> None:
     """Log to standard error from this level on."""
     handler = logging.StreamHandler(sys.stderr)
-    journal = to_journal(environ, sys.stderr.fileno())
+    journal = to_journal(environ, sys.stderr)
     handler.setFormatter(JournalFormatter(FORM) if journal else logging.Formatter(FORM))
     logging.basicConfig(handlers=[handler], level=level)
 
 
 def complain(text: str, environ: Mapping[str, str]) -> None:
     """An error on standard error, before there is a log."""
-    journal = to_journal(environ, sys.stderr.fileno())
+    journal = to_journal(environ, sys.stderr)
     sys.stderr.write((marked(text, logging.ERROR) if journal else text) + "\n")

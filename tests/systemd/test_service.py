@@ -15,7 +15,8 @@ from tests.live.house import wait_for
 from tests.systemd.service import UNIT, Service
 
 LONG: Final = bool(os.environ.get("BREAKERD_LONG"))
-KILLS: Final = 100 if LONG else 4
+KILLS: Final = 100 if LONG else 3
+KILLS_S: Final = 60 + 12 * KILLS
 EXPOSURE_MAX: Final = 20
 """Tenths: what systemd-analyze calls the exposure level."""
 
@@ -97,6 +98,7 @@ def test_a_healthy_service_is_left_alone_by_the_watchdog(service: Service) -> No
     judge(service)
 
 
+@pytest.mark.timeout(KILLS_S)
 def test_killing_the_whole_unit_under_load_loses_nothing(service: Service) -> None:
     """`systemctl kill -s KILL`: nursery and daemon at once, workers outside of the unit go on."""
     service.install().start()
@@ -120,6 +122,7 @@ def counted(service: Service, name: str) -> bool:
     return len(known) == 2
 
 
+@pytest.mark.timeout(KILLS_S)
 @pytest.mark.parametrize("with_daemon", [False, True])
 def test_nursery_and_worker_killed_together_lose_nothing(service: Service, with_daemon: bool) -> None:
     """R11: what only these two held comes back from systemd's store, and is counted to its end."""
