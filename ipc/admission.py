@@ -18,6 +18,7 @@ from ipc.circuit import generation_code
 from ipc.client import Client
 from ipc.control_async import running_loop
 from ipc.errors import BreakerdError, CircuitOpenError
+from ipc.gate import Gate
 from ipc.layout import W_CHANGES
 from ipc.link import Link
 from ipc.logbook import report
@@ -76,6 +77,7 @@ class Admission:
         self.verdict = verdict
         self._tell: Callable[..., object] | None = verdict.on_state_change
         self._seen = BreakerState.CLOSED
+        self._noticing = Gate()
         self._ramp: tuple[int, float] = 0, 0.0
         """The board word whose ramp this is, and its length in s."""
         self._adopts = True
@@ -359,12 +361,17 @@ class Admission:
 
     def _notice(self, word: int) -> Change | None:
         """The change that this board word shows, to the first call that sees it; else None."""
-        new = at.unpack_row(word)[0]
-        old = self._seen
-        if new is old:
+        if at.unpack_row(word)[0] is self._seen:
             return None
-        self._seen = new
-        return old, new
+        return self._noticing.run_within(0.0, self._first_to_see)
+
+    def _first_to_see(self) -> Change | None:
+        """The change from what was told last to the board as it is now: a thread that comes later, with an
+        older word, finds it told.
+        """
+        new = at.unpack_row(self._link.board[self._row])[0]
+        old, self._seen = self._seen, new
+        return None if new is old else (old, new)
 
     def _fire_if_changed(self) -> None:
         change = self._notice(self._link.board[self._row])

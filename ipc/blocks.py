@@ -28,7 +28,7 @@ CELLS: Final = 500
 """Places for limits in the page; a block's is reused after so many blocks."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Block:
     """What the slow path knows about the block that is open."""
 

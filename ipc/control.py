@@ -138,6 +138,8 @@ class Exchange:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)] if descriptors else []
         try:
             sent = self.connection.sendmsg([data], rights)
+        except BrokenPipeError:
+            return  # it closed before it was asked: what it said about that is there to be received
         except OSError as error:
             raise SupervisorUnavailable(f"{self.path}: {error.strerror}", "closed") from error
         if sent != len(data):

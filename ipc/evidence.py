@@ -35,7 +35,7 @@ class Finding(NamedTuple):
     cause: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Run:
     """The failures of one party since its last success."""
 

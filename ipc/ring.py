@@ -29,7 +29,7 @@ class Part(NamedTuple):
     words: list[int]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Reader:
     """Where one reader of one ring stands. `position` is the next unread; only its owner changes it."""
 

@@ -14,7 +14,7 @@ from ipc.link import Link
 from ipc.vocabulary import CLASSES_PER_BREAKER, FOREVER, OTHER_CLASS, BreakerSettings, OutcomeKind
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Row:
     """One breaker of this process: which row it is, its exception classes, its question for a permit."""
 

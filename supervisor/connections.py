@@ -165,13 +165,14 @@ class Connections:
             log.warning("accept failed: %s", error.strerror)
             self._pause()
             return
-        self.refused_emfile += 1
-        self.turned_away_at = self._clock()
         if self._reserve >= 0:
             os.close(self._reserve)
             self._reserve = -1
         with contextlib.suppress(OSError):
+            # Out of descriptors is said before the queue is looked at: perhaps nobody waits.
             accepted, _ = self._listener.accept()
+            self.refused_emfile += 1
+            self.turned_away_at = self._clock()
             _say_busy(accepted, "the supervisor has no free descriptor")
         with contextlib.suppress(OSError):
             self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)

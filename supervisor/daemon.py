@@ -60,7 +60,9 @@ class Daemon:
         self._inherited = inherited
         self._loop = loop
         self._code = EXIT_OK
-        self._settings = settings.load(inherited.config or None)
+        self._settings = settings.SupervisorSettings()
+        if inherited.config:
+            self._settings = settings.parse(inherited.config_text, inherited.config)
         logging.getLogger().setLevel(self._settings.log_level.upper())
         self._boot = boot_id()
         self._step = crash_at(os.environ.get(CRASH_VARIABLE))

@@ -71,6 +71,7 @@ class Nursery:
     def __init__(self, places: Places) -> None:
         self._places = places
         self._notifier, given = notify.take(os.environ, os.getpid())
+        self._config_text = _read(places.config)
         self._lock = Lock.take(places.runtime)
         activated = adopt(given.listener, places.socket) if given.listener is not None else None
         self._activated = activated is not None
@@ -141,6 +142,7 @@ class Nursery:
             fresh=self._failed_starts >= FRESH_AFTER,
             held=tuple(self._held.values()),
             tell_status=self._notifier.active,
+            config_text=self._config_text,
         )
         os.write(table, inheritance.to_json())
         self._pulse[0] = time.monotonic_ns()
@@ -318,6 +320,14 @@ def _raise_descriptor_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _read(path: str | None) -> str:
+    """The text of the configuration file, which `main` has checked; empty = there is none."""
+    if path is None:
+        return ""
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
 def _object(data: bytes) -> dict[str, Any]:

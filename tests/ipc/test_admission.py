@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+from collections import Counter
 
 from ipc import CircuitBreaker, CircuitOpenError, OutcomeKind
 from ipc.client import Client
@@ -51,6 +53,38 @@ def test_outcomes_carry_their_generation(client: Client, supervisor: FakeSupervi
     call(breaker)
     worker.drain()
     assert worker.codes == {(0, 1): 1, (0, 16 % 15 + 1): 1, (0, 17 % 15 + 1): 1}
+
+
+def test_a_change_is_told_by_one_thread(client: Client, supervisor: FakeSupervisor) -> None:
+    """Threads that see it together tell it once, and none with an older word tells it back."""
+    told: Counter[tuple[BreakerState, BreakerState]] = Counter()
+    states = (BreakerState.CLOSED, BreakerState.DISABLED, BreakerState.METRICS_ONLY)
+    breaker = CircuitBreaker("database", on_state_change=lambda _, *change: told.update([change]))
+    call(breaker)
+    worker, done = supervisor.worker(), threading.Event()
+
+    def work() -> None:
+        while not done.is_set():
+            call(breaker)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for number in range(1, 400):
+            state = states[number % 3]
+            worker.publish(0, state, number)
+            eventually(lambda: breaker._seen is state)  # noqa: B023 (it is called here and now)
+            worker.drain()
+    finally:
+        sys.setswitchinterval(before)
+        done.set()
+        for thread in threads:
+            thread.join()
+    steps = [(states[number % 3], states[(number + 1) % 3]) for number in range(399)]
+    assert told == Counter(steps)
 
 
 def test_ramp_admits_more_and_more(supervisor: FakeSupervisor) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -178,6 +180,31 @@ def test_a_command_before_the_first_call_goes_to_the_supervisor_too(
     breaker.force_open(for_s=60)
     assert [one["breaker"] for one in supervisor.commands] == ["tests/database"]
     assert client.attached
+
+
+WITHOUT_PIDFDS = """
+import errno, logging, os, sys
+import ipc
+def refused(pid, flags=0):
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+os.pidfd_open = refused
+logging.basicConfig()
+breaker = ipc.CircuitBreaker("database", failure_threshold=1)
+assert not ipc.connect(sys.argv[1], timeout=0.3)
+try:
+    breaker.call(os.stat, "/nowhere")
+except FileNotFoundError:
+    print(breaker.state.value.name)
+"""
+
+
+def test_a_kernel_without_pidfds_leaves_a_process_on_its_own(supervisor: FakeSupervisor) -> None:
+    """No system call for it, or a seccomp profile that forbids it: local, with one warning."""
+    command = [sys.executable, "-c", WITHOUT_PIDFDS, supervisor.path]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, supervisor.workers) == (0, "OPEN\n", {})
+    assert done.stderr.count("Function not implemented") == 1
 
 
 def test_failure_count_is_read_from_the_ring(client: Client, supervisor: FakeSupervisor) -> None:

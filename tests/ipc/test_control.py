@@ -123,6 +123,22 @@ def test_a_connection_closed_too_early(place: str, sent: int) -> None:
     assert caught.value.reason == "closed"
 
 
+def test_a_refusal_before_the_request_is_heard(place: str) -> None:
+    """A supervisor that is full says so and closes at once: also whoever asks after that reads it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(place)
+        listener.listen()
+        exchange = control.Exchange(place)
+        accepted, _ = listener.accept()
+        with accepted:
+            accepted.sendall(wire.error(0, "busy", "too many connections"))
+    exchange.send("health")
+    with pytest.raises(SupervisorUnavailable, match="too many connections") as caught:
+        exchange.receive()
+    exchange.close()
+    assert caught.value.reason == "full"
+
+
 def test_a_hung_supervisor_costs_the_time_limit_and_no_more(place: str) -> None:
     """A supervisor that accepts and never answers is unavailable, `timeout`, when the time is over."""
     calls: tuple[Callable[[], Any], ...] = (

@@ -236,9 +236,7 @@ def test_a_hostile_end_reads_no_byte_outside(segment: Segment, declared: int) ->
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    seed=st.integers(0, 1 << 30), declared=st.integers(0, (1 << 64) - 1), start=st.integers(0, 1 << 17)
-)
+@given(seed=st.integers(0, 1 << 30), declared=st.integers(0, (1 << 64) - 1), start=st.integers(0, 1 << 17))
 def test_a_garbage_area_is_survived(segment: Segment, seed: int, declared: int, start: int) -> None:
     """Random bytes where declarations should be: a bounded look that returns, and stays inside."""
     area = slice(8 * segment.layout.declared, 8 * segment.layout.declared + 131_072)

@@ -40,7 +40,7 @@ class Late(AssertionError):
 def wait_for(
     what: str, condition: Callable[[], Found | None], seconds: float, every_s: float = 0.005
 ) -> Found:
-    """The first true value of `condition`, asked every `every_s`; Late (which says `what`) after `seconds`."""
+    """The first true value of `condition`, asked every `every_s`; Late, which says `what`, if none comes."""
     deadline = time.monotonic() + seconds
     while True:
         found = condition()

@@ -74,7 +74,7 @@ def test_descriptors_that_do_not_fit_are_closed_not_leaked() -> None:
 def test_the_inheritance_is_read_back_as_it_was_written() -> None:
     """Plain JSON in between."""
     held = (Held(NONCE, 10, 11, {"name": "web-1", "pid": 7}),)
-    told = Inheritance(3, 4, 5, 6, 7, 1, 2.5, "/c", "/r", "/s", False, held)
+    told = Inheritance(3, 4, 5, 6, 7, 1, 2.5, "/c", "/r", "/s", False, held, "# \n")
     assert Inheritance.from_json(told.to_json()) == told
     assert told.numbers() == [3, 4, 5, 6, 7, 10, 11]
     assert told.tell_status is False
