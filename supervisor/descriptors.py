@@ -62,14 +62,11 @@ class Inheritance:
     fresh: bool
     """Start empty: the checkpoint made earlier daemons fail."""
     held: tuple[Held, ...]
-<<<<<<< HEAD
-    tell_status: bool = False
-    """Somebody reads the sentences of STATUS."""
-=======
     config_text: str = ""
     """What the configuration file held when the nursery began: one that is being edited when a daemon dies
     must not keep the next one from starting."""
->>>>>>> main
+    tell_status: bool = False
+    """Somebody reads the sentences of STATUS."""
 
     def to_json(self) -> bytes:
         """The table as the daemon reads it."""
