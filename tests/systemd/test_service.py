@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -13,6 +14,7 @@ import pytest
 
 from tests.faults.judge import judge
 from tests.live.house import wait_for
+from tests.schemas import problems
 from tests.systemd.service import UNIT, Service
 
 LONG: Final = bool(os.environ.get("BREAKERD_LONG"))
@@ -227,3 +229,20 @@ def test_the_example_drop_in_lets_a_service_of_another_user_attach(service: Serv
         return [one["user"] for one in service.ask("workers")["workers"]] == ["nobody"]
 
     wait_for("it is attached", attached, 10.0)
+
+
+def test_the_doctor_finds_a_well_kept_service_and_who_may_not_ask(service: Service) -> None:
+    """As root nothing is to be done; another user is told which group to join; what systemd set is seen."""
+    service.install().start()
+    hand = service.hand()
+    hand.order("guard", breaker="database")
+    done = service.box.run("/opt/env/bin/supervisorctl", "doctor", "--json")
+    found = json.loads(done.stdout)
+    assert problems("doctor", found) == []
+    assert [one for one in found["findings"] if one["status"] != "pass" and one["check"] != "command"] == []
+    nobody = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
+    told = service.box.run(*nobody, "/opt/env/bin/supervisorctl", "doctor", "--json", check=False)
+    assert told.returncode == 3
+    findings = json.loads(told.stdout)["findings"]
+    failed = {one["check"]: one["action"] for one in findings if one["status"] == "fail"}
+    assert "usermod -aG breakerd nobody" in failed["daemon"]
