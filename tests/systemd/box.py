@@ -30,6 +30,7 @@ SHARED: Final = "/opt/shared"
 """A directory of the tests, seen in the box."""
 
 _NAMESPACES: Final = (
+    "setpriv --pdeathsig KILL "
     "unshare --fork --kill-child --pid --mount --cgroup --uts --ipc --net --propagation private"
 )
 
@@ -87,7 +88,7 @@ def missing() -> str:
         return "it needs root"
     if not os.path.exists(SYSTEMD):
         return f"there is no {SYSTEMD}"
-    for tool in ("unshare", "nsenter", "systemctl", "systemd-analyze", "systemd-sysusers"):
+    for tool in ("unshare", "nsenter", "setpriv", "systemctl", "systemd-analyze", "systemd-sysusers"):
         if shutil.which(tool) is None:
             return f"there is no {tool}"
     if not _cgroup_root():
