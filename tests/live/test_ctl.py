@@ -254,4 +254,4 @@ def test_events_are_followed_over_the_death_of_a_daemon(
         numbers += [event["number"] for event in found["events"]]
     assert numbers == list(range(1, len(numbers) + 1))
     following.send_signal(signal.SIGINT)
-    assert following.wait(5.0) == 0
+    assert following.wait(20.0) == 0
