@@ -92,6 +92,8 @@ class ControlServer:
         self.connections: Connections
         self.later: Callable[[Callable[[], object]], object]
         """Asks the loop for a call in its next turn."""
+        self.examine: Callable[[], dict[str, Any]]
+        """What the daemon sees of itself."""
         self.settings = settings
         self._mind = mind
         self._greeter = greeter
@@ -250,6 +252,9 @@ class ControlServer:
     def _configuration(self, _request: Request) -> dict[str, Any]:
         return {"schema": 1, "file": self.settings.file or None, "config": self.settings.to_json()}
 
+    def _doctor(self, _request: Request) -> dict[str, Any]:
+        return self.examine()
+
     def _sleep(self, request: Request) -> dict[str, Any]:
         """Test verb: stop the whole loop for a while, as a bug would."""
         if os.environ.get(TEST_VERBS_VARIABLE) != "1":
@@ -290,6 +295,7 @@ _VERBS: Final[Mapping[str, _Handler]] = {
     "permit": ControlServer._permit,
     "command": ControlServer._command,
     "config": ControlServer._configuration,
+    "doctor": ControlServer._doctor,
     "sleep": ControlServer._sleep,
     **dict.fromkeys(
         ("health", "stats", "breakers", "breaker", "workers", "status", "events", "errors", "version"),

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ipc.segment import boot_id
-from supervisor import descriptors, settings, start
+from supervisor import descriptors, health, priority, settings, start
 from supervisor.actor import Fault, Stage
 from supervisor.attachments import Attachments
 from supervisor.connections import Connections, Limits
@@ -36,6 +36,7 @@ from supervisor.intake import Intake
 from supervisor.intake_actor import Died, IntakeActor, Look
 from supervisor.messages import Tick, WorkerForgotten, WorkerLeft
 from supervisor.mind import Mind, Tell
+from supervisor.selfcheck import examine
 from supervisor.steps import crash_at
 
 log = logging.getLogger("breakerd.daemon")
@@ -45,6 +46,9 @@ EXIT_ACTOR: Final = 70
 EXIT_CONFIGURATION: Final = 78
 HEARTBEAT_S: Final = 0.1
 SWEEP_S: Final = 0.2
+STATUS_S: Final = 1.0
+"""How often systemd is told how things are, if they changed."""
+STATUS_BYTES_MAX: Final = 2000
 FAULT_VARIABLE: Final = "BREAKERD_RAISE_AT"
 CRASH_VARIABLE: Final = "BREAKERD_CRASH_AT"
 
@@ -67,6 +71,7 @@ class Daemon:
         self._pulse = memoryview(mmap.mmap(inherited.pulse, mmap.PAGESIZE)).cast("Q")
         self._started = time.monotonic()
         self._problems: tuple[str, ...] = ()
+        self._said = ""
         self._stage = Stage(loop.call_soon, time.monotonic, self._give_up, fault=self._fault())
         begun = start.begin(inherited, self._boot, self._settings, time.monotonic())
         self._intake = Intake(begun.engine)
@@ -88,6 +93,9 @@ class Daemon:
         self._control = ControlServer(self._mind, greeter, self._settings, self._facts, time.monotonic)
         self._disk = DiskActor(begun.disk, self._mind, self._in_thread, time.monotonic, self._boot)
         self._control.later = loop.call_soon
+        self._control.examine = lambda: examine(
+            inherited.runtime, inherited.state, self._disk, time.monotonic_ns()
+        )
         for actor in (self._mind, self._reader, self._control, self._disk):
             actor.stage = self._stage
             self._stage.add(actor)
@@ -153,6 +161,9 @@ class Daemon:
         self._every(self._settings.disk_interval_s, lambda: self._stage.post("disk", CopyDue()))
         self._connections.start()
         descriptors.send(self._channel, descriptors.READY)
+        if self._inherited.tell_status:
+            self._tell_status()
+            self._every(STATUS_S, self._tell_status)
         log.info("serving, pid %d, incarnation %d", os.getpid(), self._mind.engine.incarnation)
         loop.run_forever()
         self._end()
@@ -184,6 +195,14 @@ class Daemon:
         now = time.monotonic_ns()
         self._pulse[0] = now
         self._intake.heartbeat(now)
+
+    def _tell_status(self) -> None:
+        """One sentence for systemd, through the nursery; a full channel loses it to the next second."""
+        text = health.sentence(self._mind.engine, self._facts())
+        if text != self._said and descriptors.send(
+            self._channel, descriptors.STATUS + text.encode()[:STATUS_BYTES_MAX]
+        ):
+            self._said = text
 
     def _from_nursery(self) -> None:
         """What the nursery sends: descriptors were closed; or nothing any more, because it died."""
@@ -250,7 +269,7 @@ def main() -> int:
         inherited = Inheritance.from_json(file.read())
     for number in inherited.numbers():
         os.set_inheritable(number, False)
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    priority.begin(logging.INFO, os.environ)
     if not descriptors.die_with_parent(inherited.nursery):
         return EXIT_OK
     loop = asyncio.new_event_loop()

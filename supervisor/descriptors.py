@@ -6,6 +6,7 @@ outlives its sender in the receiver's queue, so a deposit needs no acknowledgeme
     daemon -> nursery   D nonce(16) JSON + [memfd, pidfd]   keep these, whatever becomes of me
                         X nonce(16)                         close them; answered by x nonce(16)
                         R                                   ready: serving
+                        S text                              how things are, in one sentence
     nursery -> daemon   x nonce(16)                         closed
 
 Neighbours: `nursery` and `daemon` (the two ends), `hello` (identity of a worker). Knows no engine.
@@ -27,6 +28,7 @@ DEPOSIT: Final = b"D"
 DROP: Final = b"X"
 DROPPED: Final = b"x"
 READY: Final = b"R"
+STATUS: Final = b"S"
 MESSAGE_MAX: Final = 4096
 PR_SET_PDEATHSIG: Final = 1
 
@@ -63,6 +65,8 @@ class Inheritance:
     config_text: str = ""
     """What the configuration file held when the nursery began: one that is being edited when a daemon dies
     must not keep the next one from starting."""
+    tell_status: bool = False
+    """Somebody reads the sentences of STATUS."""
 
     def to_json(self) -> bytes:
         """The table as the daemon reads it."""
@@ -133,6 +137,15 @@ def is_dead(pidfd: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def is_pidfd(number: int) -> bool:
+    """True if this descriptor stands for a process, alive or not."""
+    try:
+        with open(f"/proc/self/fdinfo/{number}", encoding="ascii") as file:
+            return any(line.startswith("Pid:") for line in file)
+    except (OSError, ValueError):
+        return False
 
 
 def pid_of(pidfd: int) -> int:

@@ -41,6 +41,8 @@ class DiskActor:
         self.problem = ""
         """Why the last copy failed; empty = it did not."""
         self.failures = 0
+        self.took_s: float | None = None
+        """How long the last copy took, its fsyncs included; None = there was none yet."""
         self._disk = disk
         self._mind = mind
         self._run = run
@@ -61,7 +63,7 @@ class DiskActor:
             self._last = image
             self._busy = True
             saved_at = self._clock()
-            self._run(lambda: self._disk.save(image, self._boot, saved_at), self._done)
+            self._run(lambda: self._save(image, saved_at), self._done)
 
     def restart(self) -> None:
         """The next copy is made as if it were the first."""
@@ -72,6 +74,11 @@ class DiskActor:
         """At the end: copy in this thread."""
         self._disk.save(self._mind.journal.image(), self._boot, self._clock())
         self._note()
+
+    def _save(self, image: bytes, saved_at: float) -> None:
+        """In the thread."""
+        self._disk.save(image, self._boot, saved_at)
+        self.took_s = self._clock() - saved_at
 
     def _done(self) -> None:
         self.stage.post(self.name, CopyDone())

@@ -25,6 +25,8 @@ FRESH_S: Final = 60.0
 """For how long something lost, or an actor that failed, is a warning."""
 OUTPUT_MAX: Final = 2000
 """Characters of the sentence that sums up what is not well."""
+NAMED_MAX: Final = 3
+"""Breakers that the sentence for systemd names."""
 _WORST: Final = {"pass": 0, "warn": 1, "fail": 2}
 
 
@@ -70,6 +72,26 @@ def report(engine: Engine, facts: Facts, level: str, now: float) -> dict[str, An
     if bad:
         answer["output"] = "; ".join(check.output for check in bad)[:OUTPUT_MAX]
     return answer
+
+
+def sentence(engine: Engine, facts: Facts) -> str:
+    """How things are, in one line for `systemctl status`: what is wrong comes first. Dates no instant."""
+    wrong = [
+        f"{breaker.name} is {breaker.state.name}"
+        for breaker in engine.catalogue.numbered
+        if breaker.state is not BreakerState.CLOSED
+    ]
+    parts = [facts.checkpoint_problem, facts.disk_problem, *facts.degraded[:1], ", ".join(wrong[:NAMED_MAX])]
+    if len(wrong) > NAMED_MAX:
+        parts.append(f"{len(wrong) - NAMED_MAX} more are not closed")
+    breakers, workers = len(engine.catalogue.numbered), len(engine.workers)
+    total = f"{_count(breakers, 'breaker')}, {_count(workers, 'worker')}"
+    parts.append(total if wrong or not breakers else f"{total}, all closed")
+    return "; ".join(part for part in parts if part)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _checkpoint(facts: Facts) -> Check:
@@ -127,7 +149,7 @@ def _breaker(engine: Engine, breaker: HostBreaker, now: float) -> Iterator[Check
         yield Check(name, "pass", value=state.name)
     else:
         status = "fail" if breaker.critical and state in REFUSING else "warn"
-        yield Check(name, status, _sentence(breaker, now), state.name)
+        yield Check(name, status, _breaker_sentence(breaker, now), state.name)
     for party in breaker.breaker.isolated:
         worker = engine.workers.get(party)
         who = worker.title if worker is not None else party[:8]
@@ -138,7 +160,7 @@ def _breaker(engine: Engine, breaker: HostBreaker, now: float) -> Iterator[Check
         yield Check(name, "warn", text, "conflict")
 
 
-def _sentence(breaker: HostBreaker, now: float) -> str:
+def _breaker_sentence(breaker: HostBreaker, now: float) -> str:
     """What a breaker that is not closed does, since when and until when."""
     since = max(0.0, now - breaker.breaker.since)
     text = f"{breaker.name} is {breaker.state.name} since {since:.1f} s"

@@ -6,6 +6,7 @@ where nobody listens any more; what is no socket, or another program's, is left 
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import stat
@@ -13,6 +14,8 @@ from typing import Final
 
 from ipc.control import PATH_MAX
 from supervisor.errors import ConfigurationError
+
+log = logging.getLogger("breakerd.listener")
 
 BACKLOG: Final = 4096
 """Clients that may wait on the socket while a daemon restarts (the kernel's own limit may be lower)."""
@@ -39,6 +42,21 @@ def listen(path: str) -> socket.socket:
         listener.close()
         raise ConfigurationError((f"{path}: cannot make the control socket: {error.strerror}",)) from error
     return listener
+
+
+def adopt(number: int, path: str) -> socket.socket | None:
+    """The listening socket that systemd made; None = its path is gone. Raises ConfigurationError."""
+    listener = socket.socket(fileno=number)
+    listener.setblocking(False)
+    bound = listener.getsockname()
+    if bound == path and os.path.lexists(path):
+        return listener
+    listener.close()
+    if bound == path:
+        log.warning("%s: the socket unit's file is gone, a new one is made; restart breakerd.socket", path)
+        return None
+    text = f"{path}: the socket unit listens on {bound}; let ListenStream= and --runtime-dir name one place"
+    raise ConfigurationError((text,))
 
 
 def _check_free(path: str) -> None:

@@ -1,4 +1,4 @@
-"""The command `breakerd`: run the supervisor in the foreground, or the demo.
+"""The command `breakerd`: run the supervisor in the foreground, write systemd's files, or run the demo.
 
 Neighbours: `nursery` (which it becomes), `settings` (checked before anything starts), `workers.demo`,
 which it executes as a program of its own, since supervisor and workers never import each other.
@@ -7,7 +7,6 @@ which it executes as a program of its own, since supervisor and workers never im
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from importlib import metadata
@@ -15,7 +14,7 @@ from typing import Final
 
 from ipc.control import check_owner, temporary_directory
 from ipc.errors import SupervisorUnavailable
-from supervisor import settings
+from supervisor import priority, settings, units
 from supervisor.errors import AlreadyRunning, ConfigurationError
 from supervisor.nursery import EXIT_CONFIGURATION, Nursery
 from supervisor.places import Places, places
@@ -37,25 +36,41 @@ def main(arguments: list[str] | None = None) -> int:
         refuse_clash()
         if given and given[0] == "demo":
             os.execv(sys.executable, [sys.executable, "-m", "workers.demo", *given[1:]])  # noqa: S606 (ours)
+        if given and given[0] == "install-units":
+            return _install(given[1:])
         options = _parser().parse_args(given[1:] if given and given[0] == "run" else given)
         where = places(options.runtime_dir, options.state_dir, options.config)
         level = settings.load(where.config).log_level.upper()
-        logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=level)
+        priority.begin(level, os.environ)
         _make_directories(where)
         return Nursery(where).run()
     except ConfigurationError as error:
         for line in error.errors:
-            print(f"breakerd: {line}", file=sys.stderr)
+            priority.complain(f"breakerd: {line}", os.environ)
         return EXIT_CONFIGURATION
     except AlreadyRunning as error:
-        print(f"breakerd: {error}", file=sys.stderr)
+        priority.complain(f"breakerd: {error}", os.environ)
         return EXIT_ALREADY_RUNNING
+
+
+def _install(arguments: list[str]) -> int:
+    """`breakerd install-units`: write systemd's files, or remove them. Raises ConfigurationError."""
+    parser = argparse.ArgumentParser(
+        prog="breakerd install-units", description="Write systemd's files for the environment this runs from."
+    )
+    parser.add_argument("--prefix", metavar="DIR", default=units.PREFIX, help="default: %(default)s")
+    parser.add_argument("--remove", action="store_true", help="take them away again")
+    options = parser.parse_args(arguments)
+    lines = units.remove(options.prefix) if options.remove else units.install(options.prefix, units.home())
+    print("\n".join(lines))
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="breakerd",
-        usage="breakerd [run] [--config FILE] [--runtime-dir DIR] [--state-dir DIR] | breakerd demo",
+        usage="breakerd [run] [--config FILE] [--runtime-dir DIR] [--state-dir DIR] | breakerd demo |\n"
+        "       breakerd install-units [--prefix DIR] [--remove]",
         description="One supervisor per host: circuit breakers and metrics of all Python worker processes.",
     )
     parser.add_argument("--config", metavar="FILE", help="TOML; default /etc/breakerd/breakerd.toml, if any")

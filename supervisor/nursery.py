@@ -23,12 +23,13 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final
 
-from supervisor import descriptors
+from supervisor import descriptors, notify
 from supervisor.descriptors import Held, Inheritance
-from supervisor.listener import listen
+from supervisor.listener import adopt, listen
 from supervisor.lock import Lock
 from supervisor.places import Places
 from supervisor.steps import life_of
+from supervisor.store import Store
 
 log = logging.getLogger("breakerd.nursery")
 
@@ -69,15 +70,23 @@ class Nursery:
 
     def __init__(self, places: Places) -> None:
         self._places = places
+        self._notifier, given = notify.take(os.environ, os.getpid())
         self._config_text = _read(places.config)
         self._lock = Lock.take(places.runtime)
-        self._listener = listen(places.socket)
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        activated = adopt(given.listener, places.socket) if given.listener is not None else None
+        self._activated = activated is not None
+        """The socket's path is systemd's to remove."""
+        self._listener = activated or listen(places.socket)
+        self._store = Store(self._notifier)
+        self._held, bell = self._store.recover(given.stored)
+        if bell is None:
+            bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._store.keep_bell(bell)
+        self._bell = bell
         self._pulse_fd = os.memfd_create("breakerd-pulse", os.MFD_CLOEXEC)
         os.ftruncate(self._pulse_fd, mmap.PAGESIZE)
         self._pulse = memoryview(mmap.mmap(self._pulse_fd, mmap.PAGESIZE)).cast("Q")
         """Word 0: the daemon's last heartbeat, ns; written by it alone, and set here before it starts."""
-        self._held: dict[str, Held] = {}
         self._failures: deque[float] = deque()
         self._failed_starts = 0
         self._stops = 0
@@ -106,8 +115,11 @@ class Nursery:
                 self._clear()
                 return EXIT_OK
             if code == EXIT_CONFIGURATION:
+                self._notifier.status("the daemon refused its configuration; the log says why")
                 return code
+            self._notifier.status(f"the daemon ended ({_how(code)}): a new one starts")
             if not self._may_restart(child, code):
+                self._notifier.status("the daemon failed too often; the log says why")
                 log.critical("the daemon failed more than %d times in %g s", FAILURES_MAX, FAILURE_WINDOW_S)
                 return EXIT_FAILED
 
@@ -129,6 +141,7 @@ class Nursery:
             state=self._places.state,
             fresh=self._failed_starts >= FRESH_AFTER,
             held=tuple(self._held.values()),
+            tell_status=self._notifier.active,
             config_text=self._config_text,
         )
         os.write(table, inheritance.to_json())
@@ -168,8 +181,9 @@ class Nursery:
         poll.register(child.pidfd, select.POLLIN)
         poll.register(self._signals, select.POLLIN)
         asked_at = 0.0
+        look_s = min(LOOK_S, self._notifier.period_s)
         while True:
-            ready = {number for number, _ in poll.poll(1000.0 * (0.05 if child.asked else LOOK_S))}
+            ready = {number for number, _ in poll.poll(1000.0 * (0.05 if child.asked else look_s))}
             if self._signals.fileno() in ready:
                 self._take_signals()
             if child.channel.fileno() in ready and not self._serve(child):
@@ -180,10 +194,12 @@ class Nursery:
             now = time.monotonic()
             if self._stops and not child.asked:
                 child.asked, asked_at = True, now
+                self._notifier.stopping()
                 child.process.terminate()
             if self._stops > 1 or (child.asked and now - asked_at > STOP_S):
                 child.process.kill()
             age_s = now - self._pulse[0] / 1e9
+            self._notifier.beat(now, age_s)
             if age_s > HUNG_S:
                 log.error("the daemon (pid %d) gave no sign for %.1f s: killing it", child.process.pid, age_s)
                 child.process.kill()
@@ -204,16 +220,21 @@ class Nursery:
             # A truncated deposit is not kept: the worker holds its own descriptors still.
             if len(numbers) == 2 and nonce not in self._held and len(self._held) < HELD_MAX:
                 self._held[nonce] = Held(nonce, numbers[0], numbers[1], _object(data[17:]))
+                self._store.keep(self._held[nonce])
             else:
                 descriptors.close_all(numbers)
         elif kind == descriptors.DROP:
             held = self._held.pop(nonce, None)
             if held:
                 descriptors.close_all([held.memory, held.pidfd])
+                self._store.drop(nonce)
             descriptors.send(child.channel, descriptors.DROPPED + data[1:17])
         elif kind == descriptors.READY:
             child.ready = True
             self._failed_starts = 0
+            self._notifier.ready()
+        elif kind == descriptors.STATUS and not child.asked:
+            self._notifier.status(data[1:].decode(errors="replace"))
 
     def _bury(self, child: _Child) -> None:
         """After the reap nobody can send any more: take every deposit that is still in the queue."""
@@ -257,6 +278,8 @@ class Nursery:
 
     def _clear(self) -> None:
         """Leave no socket behind that nobody listens on."""
+        if self._activated:
+            return
         try:
             os.unlink(self._places.socket)
         except OSError as error:

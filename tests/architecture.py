@@ -40,7 +40,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "supervisor": (
         # what is said
         "__init__ errors facts messages metrics steps",
-        "descriptors disk image places settings",
+        "descriptors disk image places priority settings units",
         "example journal",
         # the engine, pure
         "chronicle host_breaker",
@@ -54,17 +54,18 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "intake",
         "attachments intake_actor start",
         "disk_actor hello",
-        "control_server",
+        "control_server selfcheck",
         "daemon",
         # its parent
-        "listener lock",
+        "listener lock notify",
+        "store",
         "nursery",
         "main",
         # the command line
         "ctl.__init__ ctl.page",
         "ctl.ask ctl.colour ctl.exits ctl.screen ctl.trouble",
         "ctl.parse",
-        "ctl.configuring ctl.health ctl.listings ctl.usage ctl.versions ctl.waiting",
+        "ctl.configuring ctl.doctor ctl.health ctl.listings ctl.usage ctl.versions ctl.waiting",
         "ctl.breaker ctl.watching",
         "ctl.main",
     ),

@@ -18,7 +18,7 @@ import pytest
 
 from ipc.circuit import diagram
 from ipc.vocabulary import BreakerSettings, TimeWindow
-from supervisor import settings
+from supervisor import settings, units
 from supervisor.ctl.exits import STYLES, exit_code
 from supervisor.ctl.page import Verdict
 from supervisor.ctl.parse import parse
@@ -130,10 +130,12 @@ def test_links_lead_somewhere(path: str) -> None:
 
 
 def test_every_package_is_shipped() -> None:
-    """pyproject.toml lists every folder that is a package of the three."""
-    listed = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]["packages"]
+    """pyproject.toml lists every folder that is a package of the three, and the units as data of one."""
+    told = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]
     there = {os.path.dirname(path).replace("/", ".") for path in python_files(*SHIPPED)}
-    assert set(listed) == there
+    assert set(told["packages"]) == there | set(told["package-dir"])
+    assert told["package-dir"] == {"supervisor.systemd": "systemd"}
+    assert sorted(os.listdir(ROOT / "systemd")) == sorted(units.PLACES)
 
 
 def test_one_version() -> None:

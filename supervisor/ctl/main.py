@@ -79,7 +79,7 @@ def run(arguments: Sequence[str], program: str, out: TextIO, err: TextIO, clock:
 
 def _run(request: Request, screen: Screen, clock: Clock) -> Verdict:
     """Carry out the request, show what came of it, and say how it went."""
-    alone = _local(request, screen.program)
+    alone = _local(request, screen.program, clock)
     if alone is not None:
         screen.show(alone)
         return alone.verdict
@@ -97,13 +97,15 @@ def _run(request: Request, screen: Screen, clock: Clock) -> Verdict:
     return page.verdict
 
 
-def _local(request: Request, program: str) -> Page | None:
-    """The page of a verb that asks nobody; None = the supervisor has to be asked."""
+def _local(request: Request, program: str, clock: Clock) -> Page | None:
+    """The page of a verb that has something to say where nobody answers; None = it has not."""
     page: Page | None = None
     if request.verb == "help":
         page = _load("usage").page(request, program)
     elif request.verb == "config" and request.words[0] != "show":
         page = _load("configuring").local(request)
+    elif request.verb == "doctor":
+        page = _load("doctor").page(request, clock)
     elif request.verb == "version" and request.words:
         page = _load("versions").local()
     return page

@@ -94,6 +94,7 @@ VERBS: Final[dict[str, Verb]] = {
     "errors": Verb("[BREAKER]", "Counts by exception class, and when each was last seen", ("--watch",)),
     "wait": Verb("{live|ready|breaker NAME STATE}", "Wait until it is so, at most --timeout seconds"),
     "config": Verb("{check [FILE]|example|show}", "Check a file, print a commented one, or the one in use"),
+    "doctor": Verb("", "What may go wrong here, and what to do about it", ("--fail-on",)),
     "version": Verb("", "Versions of this command and of the supervisor"),
     "help": Verb("[VERB]", "This text, or that of one verb"),
 }

@@ -8,7 +8,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
-from typing import Any, Final, Self
+from pathlib import Path
+from typing import Any, Final, Protocol, Self
 
 from ipc.errors import ControlError
 from tests.faults import oracle
@@ -21,7 +22,16 @@ STAYS_S: Final = 0.3
 """How long the figures must then stay: a doubled outcome would come with one of the next ticks."""
 
 
-def judge(house: House, forgive: Iterable[str] = (), seconds: float = SETTLE_S) -> Any:
+class Judged(Protocol):
+    """A supervisor, wherever it runs, and what its workers issued."""
+
+    ledgers: Path
+
+    def stats(self) -> Any:
+        """What the supervisor has counted."""
+
+
+def judge(house: Judged, forgive: Iterable[str] = (), seconds: float = SETTLE_S) -> Any:
     """Wait until everything issued is counted, and make sure that it stays so; the final figures."""
     forgiven = tuple(forgive)
     deadline = time.monotonic() + seconds

@@ -58,7 +58,7 @@ def test_json_of_every_verb_is_true_to_its_schema(busy: House) -> None:
         "breakers": "breakers", "breaker show database": "breaker", "workers": "workers", "stats": "stats",
         "events": "events", "errors": "errors", "errors shop/database": "errors", "version": "version",
         "wait ready": "wait", "config show": "config-show", "config example": "config-example",
-        "config check /dev/null": "config-check", "help": "help",
+        "config check /dev/null": "config-check", "help": "help", "doctor": "doctor",
     }  # fmt: skip
     assert {line.split()[0] for line in lines} == set(VERBS)
     for line, schema in lines.items():

@@ -77,6 +77,7 @@ def test_the_inheritance_is_read_back_as_it_was_written() -> None:
     told = Inheritance(3, 4, 5, 6, 7, 1, 2.5, "/c", "/r", "/s", False, held, "# \n")
     assert Inheritance.from_json(told.to_json()) == told
     assert told.numbers() == [3, 4, 5, 6, 7, 10, 11]
+    assert told.tell_status is False
 
 
 def test_identity_and_life_of_a_process() -> None:
@@ -91,4 +92,5 @@ def test_identity_and_life_of_a_process() -> None:
     sleeper.communicate()
     assert (descriptors.identity(child), descriptors.is_dead(pidfd)) == ("", True)
     assert descriptors.pid_of(pidfd) == -1
+    assert [descriptors.is_pidfd(number) for number in (pidfd, 0, -1)] == [True, False, False]
     os.close(pidfd)

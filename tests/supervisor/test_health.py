@@ -169,3 +169,20 @@ def test_the_worst_comes_first() -> None:
     told = report(host, "full", facts)
     assert told["status"] == "fail"
     assert told["output"].startswith("the checkpoint cannot be written: read-only; degraded: state_q")
+
+
+def test_one_sentence_tells_systemd_what_is_wrong_first() -> None:
+    """Counts when all is well; names, then how many more."""
+    assert health.sentence(Host().engine, FACTS) == "0 breakers, 0 workers"
+    host = settled()
+    assert health.sentence(host.engine, FACTS) == "1 breaker, 2 workers, all closed"
+    host.outcomes(*[("a", FAILURE)] * 5)
+    facts = replace(FACTS, disk_problem="the disk is full")
+    assert health.sentence(host.engine, facts) == (
+        "the disk is full; app/database is OPEN; 1 breaker, 2 workers"
+    )
+    for row, name in enumerate(("cache", "smtp", "search", "queue"), 1):
+        host.declare("a", name, row=row)
+        host.command("force-open", None, f"app/{name}")
+    told = health.sentence(host.engine, FACTS)
+    assert told.endswith("; 2 more are not closed; 5 breakers, 2 workers")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.errors import ConfigurationError
-from supervisor.listener import listen
+from supervisor.listener import adopt, listen
 
 
 def test_a_socket_is_made_for_the_group_and_nobody_else(tmp_path: Path) -> None:
@@ -65,3 +65,36 @@ def test_a_path_that_no_socket_can_have_is_refused_with_the_limit(tmp_path: Path
     """D5."""
     with pytest.raises(ConfigurationError, match="may have at most"):
         listen(str(tmp_path / ("x" * 120)))
+
+
+def test_a_socket_that_systemd_made_is_taken_over(tmp_path: Path) -> None:
+    """The very same one, without waiting."""
+    path = tmp_path / "s.sock"
+    with socket.socket(socket.AF_UNIX) as given:
+        given.bind(str(path))
+        given.listen()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            taken = adopt(os.dup(given.fileno()), str(path))
+            assert taken is not None
+            with taken, taken.accept()[0]:
+                assert taken.getblocking() is False
+
+
+def test_a_socket_of_systemd_whose_file_is_gone_is_not_used(tmp_path: Path) -> None:
+    """Nobody could find it: the nursery makes its own."""
+    path = tmp_path / "s.sock"
+    with socket.socket(socket.AF_UNIX) as given:
+        given.bind(str(path))
+        given.listen()
+        path.unlink()
+        assert adopt(os.dup(given.fileno()), str(path)) is None
+
+
+def test_a_socket_of_systemd_at_another_place_is_refused(tmp_path: Path) -> None:
+    """Both places are named."""
+    with socket.socket(socket.AF_UNIX) as given:
+        given.bind(str(tmp_path / "there.sock"))
+        given.listen()
+        with pytest.raises(ConfigurationError, match=r"here\.sock: the socket unit listens on .*there\.sock"):
+            adopt(os.dup(given.fileno()), str(tmp_path / "here.sock"))

@@ -1,0 +1,59 @@
+"""The form of the log: with priorities for journald, plain for everybody else."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+
+from supervisor import priority
+
+PROGRAM = (
+    "import os, logging; from supervisor import priority; priority.begin('INFO', os.environ);"
+    "log = logging.getLogger('x'); log.info('fine'); log.error('two\\nlines')"
+)
+
+
+@pytest.mark.parametrize(
+    ("level", "number"), [("DEBUG", 7), ("INFO", 6), ("WARNING", 4), ("ERROR", 3), ("CRITICAL", 2)]
+)
+def test_levels_are_syslogs(level: str, number: int) -> None:
+    """Each of the five."""
+    assert priority.priority(getattr(logging, level)) == number
+
+
+def test_every_line_carries_the_priority() -> None:
+    """A traceback is one error, not one error and ten notices."""
+    assert priority.marked("a\nb", logging.ERROR) == "<3>a\n<3>b"
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_only_the_stream_that_journald_reads_is_marked(told: bool) -> None:
+    """JOURNAL_STREAM names standard error by device and inode; inherited by something else it is ignored."""
+    reading, writing = os.pipe()
+    found = os.fstat(writing)
+    stream = f"{found.st_dev}:{found.st_ino}" if told else "1:1"
+    subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={**os.environ, "JOURNAL_STREAM": stream},
+        stderr=writing,
+        check=True,
+    )
+    os.close(writing)
+    with open(reading, encoding="utf-8") as file:
+        lines = file.read().splitlines()
+    plain = ["INFO x: fine", "ERROR x: two", "lines"]
+    marks = ["<6>", "<3>", "<3>"] if told else ["", "", ""]
+    assert lines == [mark + line for mark, line in zip(marks, plain, strict=True)]
+
+
+def test_what_is_no_file_is_no_journal() -> None:
+    """Asking must not fail where standard error is a buffer, or closed."""
+    closed = io.StringIO()
+    closed.close()
+    for stream in (io.StringIO(), closed):
+        assert priority.to_journal({"JOURNAL_STREAM": "1:1"}, stream) is False

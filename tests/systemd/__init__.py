@@ -1,0 +1,1 @@
+"""breakerd as a service of a real systemd, booted by the tests."""
