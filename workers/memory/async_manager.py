@@ -64,7 +64,7 @@ class AsyncMemoryLayerManager:
         self._cache, eraser = _caches(self.config)
         self._cache = cache or self._cache
         self._replayed = Store(self.config)
-        self._backing = Backing(self.config, self.error_handler, self._replayed)
+        self._backing = Backing(self.config, self.error_handler, self._replayed, self._cache.remote)
         self._backing.replayer.cache = eraser
         guard, remote = self._backing.cache, self._cache.remote
         self._insert = self._backing.database(self._store.insert)
@@ -154,15 +154,18 @@ class AsyncMemoryLayerManager:
     async def tool_statistics(self, user_id: str | None = None) -> list[ToolStatistics]:
         """What each tool did, of one user or of all. Raises what the database raises: half is no answer."""
         self._backing.check_open()
-        if user_id is not None and (spooled := await self._spooled(user_id)).erased_at is not None:
+        if user_id is None:
+            spooled = await asyncio.to_thread(waiting, self._backing.spool)
+        elif (spooled := await self._spooled(user_id)).erased_at is not None:
             return recall.tools_of([one async for one in self._exported(user_id)], spooled)
-        kept = await asyncio.to_thread(waiting, self._backing.spool, user_id)
+        # What waits is counted here and left out there: replay may be bringing it over just now.
+        kept = [one.id for one in spooled.conversations]
         try:
-            done = await self._backing.database.call(self._store.tool_statistics, user_id)
+            done = await self._backing.database.call(self._store.tool_statistics, user_id, kept)
         except Exception as error:
             self.error_handler.handle_tool_analytics_error(error, "tool_statistics")
             raise
-        return recall.add_tools(done, kept)
+        return recall.add_tools(done, spooled.conversations)
 
     async def export_user(self, user_id: str) -> AsyncIterator[str]:
         """Everything of the user as NDJSON, a line a conversation, oldest first.
@@ -230,6 +233,11 @@ class AsyncMemoryLayerManager:
     async def get_system_health(self) -> dict[str, Any]:
         """`is_healthy`, `error_metrics`, `circuit_breakers`, and `memory`: spool and replay. Dials nobody."""
         return await asyncio.to_thread(self._backing.health)
+
+    async def release_quarantine(self) -> int:
+        """Try again what replay has set aside, after its cause was mended; how many records."""
+        self._backing.check_open()
+        return await asyncio.to_thread(self._backing.release_quarantine)
 
     async def flush(self, timeout_s: float = FLUSH_S) -> bool:
         """Wait until the spool is in the database; False = after so many seconds some of it is not."""
@@ -301,7 +309,7 @@ class AsyncMemoryLayerManager:
     async def _cached(self, user_id: str, field: str) -> tuple[Page | None, bool]:
         """What the cache has, and whether it answered at all."""
         try:
-            return await self._get(user_id, field), True
+            return (await self._get(user_id, field), True) if self._backing.caching else (None, False)
         except Exception as error:  # noqa: BLE001 (a cache is never needed)
             self.error_handler.handle_cache_error(error, "cache_get")
             return None, False

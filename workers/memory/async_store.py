@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
@@ -67,9 +67,14 @@ class AsyncStore:
         """The user's conversations that match best, best first; any text is a valid query."""
         return await self._run(Begin.READ, lambda link: self._found(link, user_id, query, limit))
 
-    async def tool_statistics(self, user_id: str | None = None) -> list[ToolStatistics]:
-        """What each tool did, of one user or of all, the busiest first."""
-        return await self._run(Begin.READ, queries.tool_statistics, user_id)
+    async def tool_statistics(
+        self, user_id: str | None = None, but_for: Collection[str] = ()
+    ) -> list[ToolStatistics]:
+        """What each tool did, of one user or of all, the busiest first.
+
+        `but_for`: ids of conversations that are left out, whether they are there or not.
+        """
+        return await self._run(Begin.READ, queries.tool_statistics, user_id, but_for)
 
     async def export(self, user_id: str, after: str | None = None) -> AsyncIterator[Conversation]:
         """Everything of the user in the order of its making, in pages of one transaction each."""

@@ -7,6 +7,7 @@ together). Everything here is quick but for the disk: an event loop calls it in 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from datetime import datetime
@@ -36,11 +37,17 @@ REFUSED: Final = ("sqlstate 22", "sqlstate 23", "sqlite CONSTRAINT", "sqlite MIS
 """What a database says of a value that it will never take."""
 FLUSH_S: Final = 10.0
 
+log: Final = logging.getLogger("breakerd.memory")
+
 
 class Backing:
-    """The parts that are the same for threads and for event loops."""
+    """The parts that are the same for threads and for event loops.
 
-    def __init__(self, config: MemoryConfig, handler: MemoryErrorHandler, store: Store) -> None:
+    `remote`: whether the cache is one that every process shares. One of this process's own is not used where
+    no other process could tell it of an erasure.
+    """
+
+    def __init__(self, config: MemoryConfig, handler: MemoryErrorHandler, store: Store, remote: bool) -> None:
         self.config, self.handler = config, handler
         self.database = handler.get_circuit_breaker(Area.DATABASE.value)
         self.cache = handler.get_circuit_breaker(Area.CACHE.value)
@@ -48,6 +55,9 @@ class Backing:
         with contextlib.suppress(OSError):
             self.spool.make_directory()  # where it cannot be, every put says so
         self.epochs = Epochs(os.path.join(config.spool_directory, EPOCHS))
+        self.caching = remote or self.epochs.shared
+        if not self.epochs.shared:
+            log.warning("processes cannot tell each other what they store and erase: %s", self.epochs.error)
         self.locks = KeyLocks(os.path.join(config.spool_directory, FLIGHTS))
         self.replayer = Replayer(
             self.spool, store, self.database, config.replay_rate_per_s, config.replay_batch_max
@@ -157,10 +167,20 @@ class Backing:
                 "eta_s": pending / self.replayer.rate_per_s,
                 "last_error": totals.last_error,
             },
-            "epochs_shared": self.epochs.shared,
+            "cache": {
+                "in_use": self.caching,
+                "epochs_shared": self.epochs.shared,
+                "last_error": self.epochs.error,
+            },
         }
         report["is_healthy"] = bool(report["is_healthy"] and takes)
         return report
+
+    def release_quarantine(self) -> int:
+        """Try again what was set aside; how many records. Raises SpoolUnavailable. Writes to the disk."""
+        released = self.spool.release()
+        self.look_after()
+        return released
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until the spool is empty but for what is set aside; False = it is not. Waits."""
@@ -173,3 +193,4 @@ class Backing:
             self.thread.close()
             self.spool.close()
             self.locks.close()
+            self.epochs.close()

@@ -13,6 +13,7 @@ value comes back. Users who share a bucket cost each other a reload, nothing mor
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import zlib
@@ -34,36 +35,47 @@ class Stamp:
 
 
 class Epochs:
-    """The words. Where the file cannot be made they are this process's own, and `shared` is False."""
+    """The words. Where the file cannot be made they are this process's own, and `shared` is False.
+
+    Then what other processes store is told by nobody: every stamp says that something was.
+    """
 
     def __init__(self, path: str) -> None:
-        self.shared = True
+        self.path = path
+        self.error = ""
+        """Why they are not shared."""
+        self._closed = False
         try:
-            self._map = _mapped(path)
-        except (OSError, ValueError):
-            self.shared = False
-            self._map = mmap.mmap(-1, BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            self._map[:8] = _draw().to_bytes(8, "little")
-        self._words = memoryview(self._map).cast("Q")
+            self._words = memoryview(_mapped(path)).cast("Q")
+        except (OSError, ValueError) as error:
+            self.error = f"{type(error).__name__}: {error}"
+            self._words = _own()
+        self.shared = not self.error
 
     def stamp(self, user_id: str) -> Stamp:
         """The words of this user now. Take it before loading what is to be cached."""
         at = _place(user_id)
         words = self._words
-        return Stamp(words[0], words[at], words[at + 1])
+        return Stamp(words[0], words[at] if self.shared else _draw(), words[at + 1])
 
     def stored(self, user_id: str) -> None:
         """Something of this user was committed."""
-        self._words[_place(user_id)] = _draw()
+        self._change(_place(user_id))
 
     def erased(self, user_id: str) -> None:
         """This user was erased."""
-        self._words[_place(user_id) + 1] = _draw()
+        self._change(_place(user_id) + 1)
+
+    def _change(self, place: int) -> None:
+        self._words[place] = _draw()
+        if self._closed and self.shared:  # a call that was under way at the end: the others must know, too
+            with contextlib.suppress(OSError, ValueError):
+                memoryview(_mapped(self.path)).cast("Q")[place] = _draw()
 
     def close(self) -> None:
-        """Unmap the file; the words stay for the others."""
-        self._words.release()
-        self._map.close()
+        """Let go of the file, as soon as no call is in the middle of it; the words stay for the others."""
+        self._closed = True
+        self._words = memoryview(bytearray(self._words)).cast("Q")
 
 
 def _place(user_id: str) -> int:
@@ -72,6 +84,13 @@ def _place(user_id: str) -> int:
 
 def _draw() -> int:
     return int.from_bytes(os.urandom(8), "little") | 1
+
+
+def _own() -> memoryview:
+    """Words of this process alone."""
+    words = memoryview(bytearray(BYTES)).cast("Q")
+    words[0] = _draw()
+    return words
 
 
 def _mapped(path: str) -> mmap.mmap:

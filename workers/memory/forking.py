@@ -35,7 +35,10 @@ class _All:
 
     def __init__(self) -> None:
         self._members: weakref.WeakKeyDictionary[Forkable, int] = weakref.WeakKeyDictionary()
-        self._still: list[Forkable] = []
+        self._still: list[list[Forkable]] = []
+        """Of each fork under way, those that hold still; more than one only if a hook itself forks."""
+        self._turn = threading.RLock()
+        """Threads that fork at the same time do so in turn: each must find what it has taken."""
         self._numbers = itertools.count()
         self._hooked = False
 
@@ -50,20 +53,25 @@ class _All:
 
     def before(self) -> None:
         """Those that hold still are remembered: they alone are told to go on."""
+        self._turn.acquire()
         members = list(self._members.items())
-        self._still = [one for one, _ in sorted(members, key=lambda item: item[1], reverse=True)]
-        for one in self._still:
+        still = [one for one, _ in sorted(members, key=lambda item: item[1], reverse=True)]
+        self._still.append(still)
+        for one in still:
             one.before_fork()
 
     def in_parent(self) -> None:
         """Go on, in the opposite order."""
-        still, self._still = self._still, []
-        for one in reversed(still):
+        if not self._still:
+            return  # the hooks were set while this fork was under way
+        for one in reversed(self._still.pop()):
             one.after_fork_in_parent()
+        self._turn.release()
 
     def in_child(self) -> None:
         """Begin anew."""
-        still, self._still = self._still, []
+        still = self._still.pop() if self._still else list(self._members)
+        self._still, self._turn = [], threading.RLock()
         for one in still:
             one.after_fork_in_child()
 

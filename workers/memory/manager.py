@@ -62,7 +62,7 @@ class EnhancedMemoryLayerManager:
         self.error_handler = handler or MemoryErrorHandler(logger)
         self._store = store or Store(self.config)
         self._cache = cache or cache_of(self.config)
-        self._backing = Backing(self.config, self.error_handler, self._store)
+        self._backing = Backing(self.config, self.error_handler, self._store, self._cache.remote)
         self._backing.replayer.cache = self._cache
         self._insert = self._backing.database(self._store.insert)
         remote = self._cache.remote
@@ -154,15 +154,18 @@ class EnhancedMemoryLayerManager:
     def tool_statistics(self, user_id: str | None = None) -> list[ToolStatistics]:
         """What each tool did, of one user or of all. Raises what the database raises: half is no answer."""
         self._backing.check_open()
-        if user_id is not None and (spooled := self._spooled(user_id)).erased_at is not None:
+        if user_id is None:
+            spooled = waiting(self._backing.spool)
+        elif (spooled := self._spooled(user_id)).erased_at is not None:
             return recall.tools_of(self._exported(user_id), spooled)
-        kept = waiting(self._backing.spool, user_id)
+        # What waits is counted here and left out there: replay may be bringing it over just now.
+        kept = [one.id for one in spooled.conversations]
         try:
-            done = self._backing.database.call(self._store.tool_statistics, user_id)
+            done = self._backing.database.call(self._store.tool_statistics, user_id, kept)
         except Exception as error:
             self.error_handler.handle_tool_analytics_error(error, "tool_statistics")
             raise
-        return recall.add_tools(done, kept)
+        return recall.add_tools(done, spooled.conversations)
 
     def export_user(self, user_id: str) -> Iterator[str]:
         """Everything of the user as NDJSON, a line a conversation, oldest first.
@@ -226,6 +229,14 @@ class EnhancedMemoryLayerManager:
     def get_system_health(self) -> dict[str, Any]:
         """`is_healthy`, `error_metrics`, `circuit_breakers`, and `memory`: spool and replay. Dials nobody."""
         return self._backing.health()
+
+    def release_quarantine(self) -> int:
+        """Try again what replay has set aside, after its cause was mended; how many records.
+
+        What still cannot be stored is set aside again, with its reason. Raises SpoolUnavailable.
+        """
+        self._backing.check_open()
+        return self._backing.release_quarantine()
 
     def flush(self, timeout_s: float = FLUSH_S) -> bool:
         """Wait until the spool is in the database; False = after so many seconds some of it is not."""
@@ -296,7 +307,7 @@ class EnhancedMemoryLayerManager:
     def _cached(self, user_id: str, field: str) -> tuple[Page | None, bool]:
         """What the cache has, and whether it answered at all."""
         try:
-            return self._get(user_id, field), True
+            return (self._get(user_id, field), True) if self._backing.caching else (None, False)
         except Exception as error:  # noqa: BLE001 (a cache is never needed)
             self.error_handler.handle_cache_error(error, "cache_get")
             return None, False

@@ -7,11 +7,12 @@ question names its user. Neighbours: `models`, `search`; `store` and `async_stor
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final, cast
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Executable,
     Select,
@@ -188,8 +189,10 @@ def _fetched(connection: Connection, wanted: Select[Any]) -> list[Conversation]:
     ]
 
 
-def tool_statistics(connection: Connection, user_id: str | None) -> list[ToolStatistics]:
-    """What each tool did, of one user or of all, the busiest first."""
+def tool_statistics(
+    connection: Connection, user_id: str | None, but_for: Collection[str] = ()
+) -> list[ToolStatistics]:
+    """What each tool did, of one user or of all, the busiest first; some conversations left out by id."""
     uses = select(_used.c.tool, func.count(_used.c.conversation_id.distinct())).group_by(_used.c.tool)
     calls = select(
         _calls.c.tool,
@@ -203,6 +206,10 @@ def tool_statistics(connection: Connection, user_id: str | None) -> list[ToolSta
         mine = select(_conversations.c.id).where(_conversations.c.user_id == user_id)
         uses = uses.where(_used.c.conversation_id.in_(mine))
         calls = calls.where(_calls.c.conversation_id.in_(mine))
+    if but_for:
+        dialect = connection.dialect.name
+        uses = uses.where(_none_of(dialect, _used.c.conversation_id, but_for))
+        calls = calls.where(_none_of(dialect, _calls.c.conversation_id, but_for))
     used = {row[0]: row[1] for row in connection.execute(uses)}
     done = {row[0]: tuple(row[1:]) for row in connection.execute(calls)}
     made = [
@@ -210,6 +217,14 @@ def tool_statistics(connection: Connection, user_id: str | None) -> list[ToolSta
         for tool in used.keys() | done.keys()
     ]
     return sorted(made, key=lambda one: (-one.calls - one.used, one.tool))
+
+
+def _none_of(dialect: str, column: ColumnElement[Any], ids: Collection[str]) -> ColumnElement[bool]:
+    """The column is none of so many ids; looked up and not compared one by one, on every PostgreSQL."""
+    if dialect == "postgresql":
+        given = literal(list(ids), postgresql.ARRAY(column.type))
+        return column.not_in(select(func.unnest(given)))
+    return column.not_in(list(ids))
 
 
 # ── forgetting ───────────────────────────────────────────────────────────────────────────────────

@@ -165,11 +165,11 @@ class Spool:
         self.views.quarantine(record, reason)
 
     def release(self) -> int:
-        """Try again what was set aside, after its reason is gone; how many records."""
-        found = self.views.quarantined()
-        for one in found:
-            self.views.release(one.record)
-        return len(found)
+        """Try again what was set aside, after its reason is gone; how many records. Raises SpoolUnavailable.
+
+        A file that cannot be used keeps its own and is told of after the others.
+        """
+        return self.views.release()
 
     def forget(self, user_id: str, at: int) -> int:
         """Drop what a user said until then (microseconds since 1970), bytes and all; how many records."""

@@ -49,7 +49,7 @@ SELECT id, user_id, kind, at, body, crc, ?2 FROM records WHERE id = ?1
 """
 FROM_QUARANTINE: Final = """
 INSERT OR IGNORE INTO records (id, user_id, kind, at, body, crc)
-SELECT id, user_id, kind, at, body, crc FROM quarantined WHERE id = ?1
+SELECT id, user_id, kind, at, body, crc FROM quarantined
 """
 OF_USER: Final = """
 SELECT id, user_id, kind, at, body, crc FROM records WHERE user_id = ?1 UNION ALL
@@ -185,11 +185,11 @@ class SpoolFile:
             self._connection.execute(TO_QUARANTINE, (identity, reason[:REASON_MAX]))
             self._connection.execute("DELETE FROM records WHERE id = ?", (identity,))
 
-    def release(self, identity: str) -> None:
-        """Take a record back from quarantine: it is tried again."""
+    def release(self) -> int:
+        """Take everything back from quarantine: it is tried again; how many records."""
         with self.transaction():
-            self._connection.execute(FROM_QUARANTINE, (identity,))
-            self._connection.execute("DELETE FROM quarantined WHERE id = ?", (identity,))
+            self._connection.execute(FROM_QUARANTINE)
+            return self._connection.execute("DELETE FROM quarantined").rowcount
 
     def forget(self, user_id: str, at: int) -> int:
         """Drop all that a user said until then, also from quarantine; how many records."""

@@ -149,9 +149,9 @@ class Views:
         """Set a record aside. Raises SpoolUnavailable."""
         self._change(lambda file: file.quarantine(record.id, reason), {record.file})
 
-    def release(self, record: SpoolRecord) -> None:
-        """Take a record back. Raises SpoolUnavailable."""
-        self._change(lambda file: file.release(record.id), {record.file})
+    def release(self) -> int:
+        """Take back all that was set aside; how many records. Raises SpoolUnavailable."""
+        return sum(self._change(lambda file: file.release()))
 
     def forget(self, user_id: str, at: int) -> int:
         """Drop what a user said until then, and what the logs remember of it. Raises SpoolUnavailable."""

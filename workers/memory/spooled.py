@@ -5,6 +5,7 @@ Neighbours: `spool` (the records), `codec` (the bytes), `recall` (merges this in
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -87,22 +88,18 @@ def look(spool: Spool, user_id: str) -> Spooled:
     return Spooled(tuple(said), None if erased is None else moment(erased))
 
 
-def waiting(spool: Spool, user_id: str | None) -> list[Conversation]:
-    """What is not in the database yet, of one user or of all (at most WAITING_MAX)."""
-    if user_id is not None:
-        return list(look(spool, user_id).conversations)
+def waiting(spool: Spool) -> Spooled:
+    """What is not in the database yet, of all users (of at most WAITING_MAX records)."""
     if spool.is_empty:
-        return []
+        return NOTHING
     records = spool.next_batch(WAITING_MAX)
     erased: dict[str, int] = {}
     for one in records:
         if one.kind is Kind.ERASURE:
             erased[one.user_id] = max(one.at, erased.get(one.user_id, one.at))
-    said = []
+    said: dict[str, Conversation] = {}
     for one in records:
         if one.kind is Kind.CONVERSATION and one.at > erased.get(one.user_id, -1):
-            try:
-                said.append(conversation_of(one))
-            except CacheValueError:
-                continue
-    return said
+            with contextlib.suppress(CacheValueError):
+                said[one.id] = conversation_of(one)
+    return Spooled(tuple(said.values()))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Concatenate, Final, ParamSpec, Self, TypeVar
@@ -75,9 +75,14 @@ class Store:
         """The user's conversations that match best, best first; any text is a valid query."""
         return self._run(Begin.READ, lambda link: self._found(link, user_id, query, limit))
 
-    def tool_statistics(self, user_id: str | None = None) -> list[ToolStatistics]:
-        """What each tool did, of one user or of all, the busiest first."""
-        return self._run(Begin.READ, queries.tool_statistics, user_id)
+    def tool_statistics(
+        self, user_id: str | None = None, but_for: Collection[str] = ()
+    ) -> list[ToolStatistics]:
+        """What each tool did, of one user or of all, the busiest first.
+
+        `but_for`: ids of conversations that are left out, whether they are there or not.
+        """
+        return self._run(Begin.READ, queries.tool_statistics, user_id, but_for)
 
     def export(self, user_id: str, after: str | None = None) -> Iterator[Conversation]:
         """Everything of the user in the order of its making, in pages of one transaction each."""

@@ -62,13 +62,13 @@ class Shelf:
         """The messages that a search finds, best first."""
         return [one.conversation.user_message for one in self.search(user_id, query, limit)]
 
-    def tool_statistics(self, user_id: str | None = None) -> list[ToolStatistics]:
-        """The busiest first."""
+    def tool_statistics(self, user_id: str | None = None, *but_for: str) -> list[ToolStatistics]:
+        """The busiest first, some conversations left out."""
         if self._store is not None:
-            return self._store.tool_statistics(user_id)
+            return self._store.tool_statistics(user_id, but_for)
         assert self._async is not None
         assert self._runner is not None
-        return self._runner.run(self._async.tool_statistics(user_id))
+        return self._runner.run(self._async.tool_statistics(user_id, but_for))
 
     def export(self, user_id: str) -> Sequence[Conversation]:
         """Everything, oldest first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from sqlalchemy.exc import OperationalError
 from workers.memory.async_manager import AsyncMemoryLayerManager
 from workers.memory.async_store import AsyncStore
 from workers.memory.config import MemoryConfig
-from workers.memory.records import Conversation, Deletion, Source, StoreOutcome
+from workers.memory.records import Conversation, Deletion, Source, StoreOutcome, ToolStatistics
+from workers.memory.spooled import record_of
 
 
 class Switched(AsyncStore):
@@ -40,6 +41,19 @@ class Switched(AsyncStore):
         """Read, or fail."""
         self._refuse()
         return await super().history(user_id, limit, before)
+
+
+class Meanwhile(AsyncStore):
+    """A real store that lets something happen before it looks."""
+
+    meanwhile: Callable[[], object] = int
+
+    async def tool_statistics(
+        self, user_id: str | None = None, but_for: Collection[str] = ()
+    ) -> list[ToolStatistics]:
+        """Count, after what happens meanwhile."""
+        await asyncio.to_thread(self.meanwhile)
+        return await super().tool_statistics(user_id, but_for)
 
 
 @pytest.fixture
@@ -116,6 +130,44 @@ def test_delete_user_in_an_outage_is_obeyed_at_once_and_completed_later(config: 
     asyncio.run(story())
     folder = Path(config.spool_directory).parent
     assert not [path for path in folder.rglob("*") if path.is_file() and b"canary" in path.read_bytes()]
+
+
+def test_replay_in_the_middle_of_a_read_neither_doubles_nor_loses(config: MemoryConfig) -> None:
+    """What goes from the spool to the database between the two looks counts once."""
+
+    async def story() -> None:
+        store = Meanwhile(config)
+        async with AsyncMemoryLayerManager(config, store=store) as memory:
+            leave = memory._backing.replayer.take_lease
+            for number, user in enumerate(("ann", None), 1):
+                memory._backing.replayer.take_lease = lambda: False  # type: ignore[method-assign]
+                waits = Conversation.now("ann", "waits", "x", ["docs"])
+                memory._backing.spool.put(record_of(waits))
+                store.meanwhile = lambda waits=waits: memory._replayed.insert([waits])  # type: ignore[misc]
+                assert [one.used for one in await memory.tool_statistics(user)] == [number]
+                memory._backing.replayer.take_lease = leave  # type: ignore[method-assign]
+                assert await memory.flush(10.0)
+            assert [one.used for one in await memory.tool_statistics("ann")] == [2]
+
+    asyncio.run(story())
+
+
+def test_what_was_set_aside_is_tried_again_on_demand(config: MemoryConfig) -> None:
+    """`release_quarantine` takes it back, and says how much."""
+
+    async def story() -> None:
+        async with AsyncMemoryLayerManager(config) as memory:
+            spool = memory._backing.spool
+            memory._backing.replayer.take_lease = lambda: False  # type: ignore[method-assign]
+            spool.put(record_of(Conversation.now("ann", "aside", "x")))
+            spool.quarantine(spool.next_batch(1)[0], "its cause")
+            assert await memory.release_quarantine() == 1
+            assert await memory.release_quarantine() == 0
+            del memory._backing.replayer.take_lease
+            assert await memory.flush(10.0)
+            assert [one.source for one in await memory.history("ann")] == [Source.DATABASE]
+
+    asyncio.run(story())
 
 
 def test_many_tasks_at_once(config: MemoryConfig) -> None:

@@ -29,11 +29,37 @@ def test_a_store_and_an_erasure_change_a_users_words_in_every_process(tmp_path: 
     other.close()
 
 
+def test_closed_they_are_unmapped_and_a_late_call_still_tells_the_others(tmp_path: Path) -> None:
+    """Nothing keeps the file; a call that was under way at the end is not lost and fails nobody."""
+    path = str(tmp_path / "epochs")
+    mine, other = Epochs(path), Epochs(path)
+    before = other.stamp("ann")
+    other.close()
+    assert mapped(path) == 1
+    mine.close()
+    assert mapped(path) == 0
+    mine.stored("ann")
+    mine.erased("ann")
+    assert (mapped(path), mine.stamp("ann").host) == (0, before.host)
+    after = Epochs(path).stamp("ann")
+    assert after.host == before.host
+    assert (after.stored != before.stored, after.erased != before.erased) == (True, True)
+
+
+def mapped(path: str) -> int:
+    """How often this process has the file in its memory."""
+    return Path("/proc/self/maps").read_text().count(path)
+
+
 def test_without_a_directory_they_are_this_processs_own() -> None:
-    """A read-only place is no obstacle, and is told."""
+    """A read-only place is no obstacle, and is told; what others store cannot be, so each stamp is new."""
     epochs = Epochs("/proc/none/epochs")
     assert epochs.shared is False
+    assert epochs.error.startswith("FileNotFoundError: ")
     before = epochs.stamp("ann")
-    epochs.stored("ann")
-    assert epochs.stamp("ann") != before
+    again = epochs.stamp("ann")
+    assert (again.host, again.erased) == (before.host, before.erased)
+    assert again.stored != before.stored
+    epochs.erased("ann")
+    assert epochs.stamp("ann").erased != before.erased
     epochs.close()

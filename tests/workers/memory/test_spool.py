@@ -197,6 +197,7 @@ def test_quarantine_is_kept_shown_and_released(spool: Spool) -> None:
     assert texts(spool) == ["poison"]
     assert spool.release() == 1
     assert spool.next_batch(10) == [record]
+    assert (spool.release(), spool.quarantined()) == (0, [])
 
 
 def _orphan(spool: Spool, count: int) -> Path:

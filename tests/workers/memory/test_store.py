@@ -165,6 +165,18 @@ def test_any_text_at_all_is_a_question(shelf: Shelf, question: str) -> None:
     assert shelf.search("ann", question) == []
 
 
+def test_statistics_leave_out_conversations_by_id(shelf: Shelf) -> None:
+    """Those that are there do not count, those that are not change nothing; of one user or of all; many."""
+    calls = [ToolCall("1", "find", True, 2.0)]
+    one, other = (Conversation.now("ann", text, "x", ["find"], calls) for text in ("one", "other"))
+    away = [said("ann", "never stored").id for _ in range(10_000)]
+    shelf.insert(one, other)
+    for user in (None, "ann"):
+        assert shelf.tool_statistics(user, *away) == shelf.tool_statistics(user)
+        assert shelf.tool_statistics(user, one.id, *away) == [ToolStatistics("find", 1, 1, 0, 2.0, 2.0, 1)]
+        assert shelf.tool_statistics(user, one.id, other.id) == []
+
+
 def test_erased_means_never_again(shelf: Shelf) -> None:
     """What was said until the erasure is gone and stays away; what is said after it is welcome."""
     old = [
