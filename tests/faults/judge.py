@@ -43,6 +43,8 @@ def judge(house: Judged, forgive: Iterable[str] = (), seconds: float = SETTLE_S)
         found = oracle.differences(stats := house.stats(), house.ledgers, forgiven)
         assert not found, "was exact, and then: " + "; ".join(found[:20])
         time.sleep(0.02)
+    # For the account of a long run: `pytest -rP` shows it.
+    print(f"exact: {oracle.issued(house.ledgers):,} issued, incarnation {stats['supervisor']['incarnation']}")
     return stats
 
 
