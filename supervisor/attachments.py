@@ -65,6 +65,10 @@ class Attachments:
         """Dead workers that are not retired yet, and when that was told last, s."""
         self._dropping: dict[str, float] = {}
         """Workers whose copies the nursery was asked to close and has not, and when it was asked last, s."""
+        self.managed = False
+        """Under systemd: who is not in its store yet is not welcome yet."""
+        self._stored: set[str] = set()
+        """Workers that systemd's store has, as far as the nursery said."""
         self._absent: dict[str, int] = {}
         """Workers of the checkpoint without a segment: their pidfds, until they come back or die."""
 
@@ -77,6 +81,14 @@ class Attachments:
     def get(self, worker: str) -> Attached | None:
         """The worker with this nonce, if its segment is here."""
         return self._live.get(worker)
+
+    def stored(self, worker: str) -> None:
+        """The nursery says that systemd has this worker's descriptors."""
+        self._stored.add(worker)
+
+    def is_safe(self, worker: str) -> bool:
+        """True if this worker's segment outlives this process, and under systemd the nursery as well."""
+        return not self.managed or worker in self._stored
 
     def ring_used(self) -> dict[str, tuple[int, int]]:
         """Per worker (slots given out and not yet free again, all slots); its own word, so it may lie."""
@@ -125,6 +137,7 @@ class Attachments:
             self._watch_absent(held.nonce, held.pidfd, lost)
             return f"segment of {held.about.get('name', held.nonce)}: {error}"
         self.add(held, segment, engine)
+        self.stored(held.nonce)
         return ""
 
     def await_return(self, worker: str, pid: int, lost: Callable[[str], object]) -> None:
@@ -198,4 +211,5 @@ class Attachments:
 
     def dropped(self, worker: str) -> None:
         """The nursery has closed its copies."""
+        self._stored.discard(worker)
         self._dropping.pop(worker, None)

@@ -66,6 +66,13 @@ class Greet:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """Systemd's store has this worker's descriptors."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Waiting:
     """A request whose message is with the mind."""
 
@@ -100,10 +107,12 @@ class ControlServer:
         self._facts = facts
         self._clock = clock
         self._waiting: dict[int, _Waiting] = {}
+        self._unstored: dict[str, _Waiting] = {}
+        """Workers that joined and are welcome when systemd has their descriptors."""
         self._tickets = 0
         self._hellos: deque[Request] = deque()
 
-    def receive(self, message: Request | Told | Greet | Sweep) -> None:
+    def receive(self, message: Request | Told | Greet | Stored | Sweep) -> None:
         """One message."""
         if isinstance(message, Request):
             self._request(message)
@@ -111,6 +120,8 @@ class ControlServer:
             self._told(message)
         elif isinstance(message, Greet):
             self._greet_some()
+        elif isinstance(message, Stored):
+            self._stored(message)
         else:
             self._sweep()
 
@@ -118,7 +129,10 @@ class ControlServer:
         """The requests being answered are refused; their askers ask again."""
         for waiting in self._waiting.values():
             self._give_up(waiting)
+        for waiting in self._unstored.values():
+            self._refuse(waiting.request)
         self._waiting.clear()
+        self._unstored.clear()
         self._greet_later()
 
     def _request(self, request: Request) -> None:
@@ -154,7 +168,9 @@ class ControlServer:
                 self._greeter.given_up(waiting.joining)
             self.connections.refuse(request.connection, request.number, answer.code, answer.text)
         elif waiting.joining is not None:
-            self._welcome(request, self._greeter.joined(waiting.joining))
+            self._greeter.joined(waiting.joining)
+            if not self._admit(request, waiting.joining):
+                self._unstored[waiting.joining.held.nonce] = waiting
         else:
             value = dict(answer.value) if answer is not None else {}
             taken = self.connections.answer(request.connection, request.number, {"schema": 1, **value})
@@ -163,13 +179,32 @@ class ControlServer:
                 returned = PermitReturned(request.body["nonce"], waiting.permit_row, value["permit"])
                 self.stage.post("mind", Tell((returned,)))
 
+    def _admit(self, request: Request, joining: Joining) -> bool:
+        """Welcome a worker that joined, or refuse it; False = it must wait."""
+        try:
+            welcome = self._greeter.welcome(joining)
+        except HelloRefused as error:
+            self.connections.refuse(request.connection, request.number, error.code, str(error))
+            return True
+        if welcome is not None:
+            self._welcome(request, welcome)
+        return welcome is not None
+
+    def _stored(self, message: Stored) -> None:
+        """Whatever dies now, this worker's segment outlives it."""
+        waiting = self._unstored.pop(message.worker, None)
+        if waiting is not None and waiting.joining is not None:
+            self._admit(waiting.request, waiting.joining)
+
     def _welcome(self, request: Request, welcome: Welcome) -> None:
         self.connections.answer(request.connection, request.number, welcome.value, welcome.descriptors)
 
     def _give_up(self, waiting: _Waiting) -> None:
         if waiting.joining is not None:
             self._greeter.given_up(waiting.joining)
-        request = waiting.request
+        self._refuse(waiting.request)
+
+    def _refuse(self, request: Request) -> None:
         text = "the supervisor could not handle this; try again"
         self.connections.refuse(request.connection, request.number, "busy", text)
 
@@ -179,6 +214,8 @@ class ControlServer:
         self._greet_later()
         for ticket in [number for number, waiting in self._waiting.items() if waiting.since < late]:
             self._give_up(self._waiting.pop(ticket))
+        for worker in [name for name, waiting in self._unstored.items() if waiting.since < late]:
+            self._refuse(self._unstored.pop(worker).request)  # it has joined, and says hello again
         self.connections.sweep()
 
     def _hello(self, request: Request) -> None:

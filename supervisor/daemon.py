@@ -26,7 +26,7 @@ from supervisor import descriptors, health, priority, settings, start
 from supervisor.actor import Fault, Stage
 from supervisor.attachments import Attachments
 from supervisor.connections import Connections, Limits
-from supervisor.control_server import ControlServer, Sweep
+from supervisor.control_server import ControlServer, Stored, Sweep
 from supervisor.descriptors import Inheritance
 from supervisor.disk_actor import CopyDue, DiskActor
 from supervisor.errors import ActorFailed, ConfigurationError
@@ -83,6 +83,7 @@ class Daemon:
             time.monotonic,
             self._step,
         )
+        self._attachments.managed = inherited.managed
         self._mind = Mind(
             begun.engine, begun.journal, self._attachments, time.monotonic, random.random, self._step
         )
@@ -161,7 +162,7 @@ class Daemon:
         self._every(self._settings.disk_interval_s, lambda: self._stage.post("disk", CopyDue()))
         self._connections.start()
         descriptors.send(self._channel, descriptors.READY)
-        if self._inherited.tell_status:
+        if self._inherited.managed:
             self._tell_status()
             self._every(STATUS_S, self._tell_status)
         log.info("serving, pid %d, incarnation %d", os.getpid(), self._mind.engine.incarnation)
@@ -214,6 +215,9 @@ class Daemon:
                 self._loop.remove_reader(self._channel.fileno())
                 self._loop.stop()
                 return
+            if data[:1] == descriptors.STORED:
+                self._attachments.stored(data[1:17].hex())
+                self._stage.post("control", Stored(data[1:17].hex()))
             if data[:1] == descriptors.DROPPED:
                 worker = data[1:17].hex()
                 if self._stage.post("mind", Tell((WorkerForgotten(worker),))):

@@ -1,13 +1,15 @@
 """Descriptors that change hands: between nursery and daemon, and from a worker's hello.
 
 Nursery and daemon speak over a SOCK_SEQPACKET pair, made anew for each daemon. A message is atomic and
-outlives its sender in the receiver's queue, so a deposit needs no acknowledgement:
+outlives its sender in the receiver's queue, so a deposit needs no acknowledgement where the nursery is
+the last to hold it; under systemd a worker is welcome only when the store has it, so that it outlives both:
 
     daemon -> nursery   D nonce(16) JSON + [memfd, pidfd]   keep these, whatever becomes of me
                         X nonce(16)                         close them; answered by x nonce(16)
                         R                                   ready: serving
                         S text                              how things are, in one sentence
     nursery -> daemon   x nonce(16)                         closed
+                        d nonce(16)                         under systemd: these are in its store, too
 
 Neighbours: `nursery` and `daemon` (the two ends), `hello` (identity of a worker). Knows no engine.
 """
@@ -27,6 +29,7 @@ from typing import Any, Final
 DEPOSIT: Final = b"D"
 DROP: Final = b"X"
 DROPPED: Final = b"x"
+STORED: Final = b"d"
 READY: Final = b"R"
 STATUS: Final = b"S"
 MESSAGE_MAX: Final = 4096
@@ -65,8 +68,8 @@ class Inheritance:
     config_text: str = ""
     """What the configuration file held when the nursery began: one that is being edited when a daemon dies
     must not keep the next one from starting."""
-    tell_status: bool = False
-    """Somebody reads the sentences of STATUS."""
+    managed: bool = False
+    """A service manager reads the sentences of STATUS, and answers deposits by STORED."""
 
     def to_json(self) -> bytes:
         """The table as the daemon reads it."""

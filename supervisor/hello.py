@@ -117,6 +117,9 @@ class Greeter:
             raise HelloRefused("refused", "this nonce belongs to another process")
         attached = self._attachments.get(nonce)
         if attached is not None and record is not None:
+            if not self._attachments.is_safe(nonce):
+                self._attachments.deposit(attached.held)  # the answer may have been lost
+                raise HelloRefused("busy", "the nursery has not stored this worker yet; try again")
             return self._again(attached.held, record.namespace, bool(body.get("have")))
         return self._join(request, nonce, numbers, (pid, inode))
 
@@ -219,16 +222,24 @@ class Greeter:
             return True
         return False
 
-    def joined(self, joining: Joining) -> Welcome:
+    def joined(self, joining: Joining) -> None:
         """After the commit: the worker is one of ours."""
         self._joining.discard(joining.held.nonce)
         self._attachments.add(joining.held, joining.segment, self._mind.engine)
         # A segment that was handed back shows what an earlier life published: publish it all again.
         self._attachments.deliver(list(self._mind.engine.publications(joining.held.nonce)))
-        value = self._value("resumed" if joining.handed_back else "new", joining.message.namespace)
-        if joining.handed_back:
-            return Welcome(value, (self._bell,))
-        return Welcome(value, (joining.held.memory, self._bell))
+
+    def welcome(self, joining: Joining) -> Welcome | None:
+        """The answer to a worker that joined; None = under systemd it must wait until the store has it.
+
+        Raises HelloRefused if it is gone meanwhile.
+        """
+        attached = self._attachments.get(joining.held.nonce)
+        if attached is None:
+            raise HelloRefused("busy", "this worker ended before it was answered")
+        if not self._attachments.is_safe(joining.held.nonce):
+            return None
+        return self._again(attached.held, joining.message.namespace, joining.handed_back)
 
     def given_up(self, joining: Joining) -> None:
         """The engine did not take it: nobody keeps anything."""

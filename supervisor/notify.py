@@ -78,6 +78,11 @@ class Notifier:
         return self._socket is not None
 
     @property
+    def waiting(self) -> bool:
+        """True while something was not taken by systemd yet."""
+        return bool(self._pending)
+
+    @property
     def period_s(self) -> float:
         """How often `beat` has to be called; infinity = never."""
         return self.watchdog_s / BEATS if self.watchdog_s else float("inf")

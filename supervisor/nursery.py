@@ -141,7 +141,7 @@ class Nursery:
             state=self._places.state,
             fresh=self._failed_starts >= FRESH_AFTER,
             held=tuple(self._held.values()),
-            tell_status=self._notifier.active,
+            managed=self._notifier.active,
             config_text=self._config_text,
         )
         os.write(table, inheritance.to_json())
@@ -223,6 +223,8 @@ class Nursery:
                 self._store.keep(self._held[nonce])
             else:
                 descriptors.close_all(numbers)
+            if self._store.has(nonce):
+                descriptors.send(child.channel, descriptors.STORED + data[1:17])
         elif kind == descriptors.DROP:
             held = self._held.pop(nonce, None)
             if held:

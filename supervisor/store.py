@@ -51,6 +51,10 @@ class Store:
         finally:
             os.close(about)
 
+    def has(self, nonce: str) -> bool:
+        """True if systemd has them: whatever dies now, they are safe."""
+        return nonce in self._names and not self._notifier.waiting
+
     def drop(self, nonce: str) -> None:
         """Remove them: the worker was counted to its end."""
         name = self._names.pop(nonce, None)

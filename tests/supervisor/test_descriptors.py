@@ -77,7 +77,7 @@ def test_the_inheritance_is_read_back_as_it_was_written() -> None:
     told = Inheritance(3, 4, 5, 6, 7, 1, 2.5, "/c", "/r", "/s", False, held, "# \n")
     assert Inheritance.from_json(told.to_json()) == told
     assert told.numbers() == [3, 4, 5, 6, 7, 10, 11]
-    assert told.tell_status is False
+    assert told.managed is False
 
 
 def test_identity_and_life_of_a_process() -> None:

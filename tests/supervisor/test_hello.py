@@ -71,7 +71,8 @@ class Door:
         greeted = self.greeter.greet(Request(1, 1, {**said, **body}, Peer(pid, uid, uid), given))
         if isinstance(greeted, Joining):
             self.mind.transact((greeted.message,))
-            return self.greeter.joined(greeted)
+            self.greeter.joined(greeted)
+            return self.greeter.welcome(greeted)
         return greeted
 
     def close(self) -> None:
@@ -262,3 +263,28 @@ def test_a_drop_that_found_the_channel_full_is_asked_for_again(door: Door) -> No
     door.now_ns += 1_100_000_000
     door.attachments.remind()
     assert asked() == ["X", "D"]
+
+
+def test_under_systemd_a_worker_is_welcome_when_the_store_has_it(door: Door) -> None:
+    """Not before: nursery and worker could die together; a hello said again asks for the store again."""
+    door.attachments.managed = True
+    assert door.hello() is None
+    with pytest.raises(HelloRefused, match="not stored this worker yet"):
+        door.hello()
+    deposits = 0
+    while (got := descriptors.receive(door.ours)) is not None:
+        deposits += got[0][:1] == descriptors.DEPOSIT
+        descriptors.close_all(got[1])
+    assert deposits == 2
+    door.attachments.stored(NONCE)
+    assert door.hello().value["status"] == "new"
+    assert door.hello(have=True).value["status"] == "resumed"
+
+
+def test_an_answer_of_the_store_may_come_before_the_commit(door: Door) -> None:
+    """Then nobody waits; and it counts no longer once the descriptors were dropped."""
+    door.attachments.managed = True
+    door.attachments.stored(NONCE)
+    assert door.hello().value["status"] == "new"
+    door.attachments.dropped(NONCE)
+    assert not door.attachments.is_safe(NONCE)

@@ -150,6 +150,25 @@ def test_nursery_and_worker_killed_together_lose_nothing(service: Service, with_
     wait_for("the store is empty", lambda: service.show("NFileDescriptorStore") == "1", 5.0)
 
 
+def test_who_is_not_in_the_store_yet_is_not_attached_yet(service: Service) -> None:
+    """A nursery that gets no time forwards nothing: then its death and the worker's lose nothing either."""
+    service.install().start()
+    old = service.life()
+    os.kill(service.nursery, signal.SIGSTOP)
+    hand = service.hand("early")
+    hand.order("guard", breaker="early")
+    hand.order("call", breaker="early", times=50)
+    for pid in (service.nursery, service.worker_pid(hand), service.daemon):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    service.wait_back(old)
+    hand.kill()
+    assert "early" not in str(service.stats()["breakers"])
+    wait_for("it is told as lost", lambda: not service.ask("workers")["workers"], 5.0)
+    assert service.hand("late").order("attempts")
+    wait_for("who comes later is attached", lambda: len(service.ask("workers")["workers"]) == 1, 5.0)
+
+
 def test_a_worker_rings_the_same_bell_after_the_nursery_was_killed(service: Service) -> None:
     """The doorbell comes back from the store: a failure is still seen at once by who never attached anew."""
     service.install().start()
