@@ -157,7 +157,7 @@ CLOCKS: Final[dict[str, str]] = {
     "workers/memory/deadlines.py": "what is left of an operation's time",
     "workers/memory/engines.py": "the name under which a database file is made",
     "workers/memory/backing.py": "the wall clock by which cached pages have an age",
-    "workers/memory/epochs.py": "words that nobody else draws",
+    "workers/memory/epochs.py": "words that nobody else draws, and when they were drawn",
     "workers/memory/group_commit.py": "the moment that a leader waits for others",
     "workers/memory/redis_cache.py": "how long a connection was idle, when a user was erased",
     "workers/memory/redis_cache_async.py": "the same on an event loop",

@@ -48,7 +48,7 @@ class Stage(logging.Handler):
 
 def fresh(name: str = "breaker") -> str:
     """A name that no other breaker of this process has."""
-    return f"{name}-{next(_numbers)}"
+    return f"{name}-fresh-{next(_numbers)}"
 
 
 class Failing:

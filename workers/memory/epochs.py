@@ -3,12 +3,13 @@
 A file of the spool directory, mapped by every process:
 
     word 0            who made the file: a random number, so that a value cached elsewhere is not compared
-    word 2n + 2       drawn anew whenever something of a user in bucket n was stored
+    word 2n + 2       drawn anew whenever something of a user in bucket n was stored: 42 bits ms, 22 random
     word 2n + 3       drawn anew whenever a user in bucket n was erased
 
 A cached value keeps the words as they were before it was loaded: if they differ now, it is outdated
 (stored) or must not be used at all (erased). Words are random, not counted, so a store needs no lock and no
-value comes back. Users who share a bucket cost each other a reload, nothing more.
+value comes back; a stored one begins with its time, by which values of other hosts are judged. Users who
+share a bucket cost each other a reload, nothing more.
 """
 
 from __future__ import annotations
@@ -16,13 +17,18 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import time
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 BUCKETS: Final = 4096
 WORDS: Final = 2 * BUCKETS + 2
 BYTES: Final = 8 * WORDS
+
+
+RANDOM_BITS: Final = 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,11 @@ class Stamp:
     stored: int
     erased: int
 
+    @property
+    def stored_at(self) -> float:
+        """When this host last stored something of the user, seconds since 1970; 0.0 = never."""
+        return (self.stored >> RANDOM_BITS) / 1000
+
 
 class Epochs:
     """The words. Where the file cannot be made they are this process's own, and `shared` is False.
@@ -40,8 +51,9 @@ class Epochs:
     Then what other processes store is told by nobody: every stamp says that something was.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, wall: Callable[[], float] = time.time) -> None:
         self.path = path
+        self._wall = wall
         self.error = ""
         """Why they are not shared."""
         self._closed = False
@@ -56,21 +68,24 @@ class Epochs:
         """The words of this user now. Take it before loading what is to be cached."""
         at = _place(user_id)
         words = self._words
-        return Stamp(words[0], words[at] if self.shared else _draw(), words[at + 1])
+        return Stamp(words[0], words[at] if self.shared else self._timed(), words[at + 1])
 
     def stored(self, user_id: str) -> None:
         """Something of this user was committed."""
-        self._change(_place(user_id))
+        self._change(_place(user_id), self._timed())
 
     def erased(self, user_id: str) -> None:
         """This user was erased."""
-        self._change(_place(user_id) + 1)
+        self._change(_place(user_id) + 1, _draw())
 
-    def _change(self, place: int) -> None:
-        self._words[place] = _draw()
+    def _timed(self) -> int:
+        return int(self._wall() * 1000) << RANDOM_BITS | _draw() >> (64 - RANDOM_BITS)
+
+    def _change(self, place: int, word: int) -> None:
+        self._words[place] = word
         if self._closed and self.shared:  # a call that was under way at the end: the others must know, too
             with contextlib.suppress(OSError, ValueError):
-                memoryview(_mapped(self.path)).cast("Q")[place] = _draw()
+                memoryview(_mapped(self.path)).cast("Q")[place] = word
 
     def close(self) -> None:
         """Let go of the file, as soon as no call is in the middle of it; the words stay for the others."""

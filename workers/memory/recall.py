@@ -22,6 +22,8 @@ RANK_OFFSET: Final = 60.0
 """The k of reciprocal rank fusion: 1 / (k + rank)."""
 LATEST: Final = "latest"
 """The field of the page that a user's last search gave, whatever was searched for."""
+SKEW_S: Final = 2.0
+"""By how much the clocks of two hosts may differ."""
 WORDS_MAX: Final = 64
 """Words of a query that are looked for."""
 
@@ -42,7 +44,8 @@ def freshness(page: Page, stamp: Stamp, now: float, soft_age_s: float, hard_age_
     here = page.stamp.host == stamp.host
     if (here and page.stamp.erased != stamp.erased) or age_s > hard_age_s:
         return Freshness.DEAD
-    if (here and page.stamp.stored != stamp.stored) or not 0.0 <= age_s <= soft_age_s:
+    older = page.stamp.stored != stamp.stored if here else page.loaded_at <= stamp.stored_at + SKEW_S
+    if older or not 0.0 <= age_s <= soft_age_s:
         return Freshness.STALE  # a page from the future: the clock was set back
     return Freshness.FRESH
 

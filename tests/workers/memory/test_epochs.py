@@ -29,6 +29,19 @@ def test_a_store_and_an_erasure_change_a_users_words_in_every_process(tmp_path: 
     other.close()
 
 
+def test_a_stored_word_tells_when(tmp_path: Path) -> None:
+    """To the millisecond, and is another one each time."""
+    epochs = Epochs(str(tmp_path / "epochs"), lambda: 1_800_000_000.25)
+    assert epochs.stamp("ann").stored_at == 0.0
+    words = set()
+    for _ in range(8):
+        epochs.stored("ann")
+        words.add(epochs.stamp("ann"))
+    assert {one.stored_at for one in words} == {1_800_000_000.25}
+    assert len(words) == 8
+    epochs.close()
+
+
 def test_closed_they_are_unmapped_and_a_late_call_still_tells_the_others(tmp_path: Path) -> None:
     """Nothing keeps the file; a call that was under way at the end is not lost and fails nobody."""
     path = str(tmp_path / "epochs")

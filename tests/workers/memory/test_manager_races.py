@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from tests.servers import RedisServer
 from workers.memory.config import MemoryConfig
 from workers.memory.engines import Begin
 from workers.memory.manager import EnhancedMemoryLayerManager
@@ -114,6 +116,20 @@ def test_replay_in_the_middle_of_a_read_neither_doubles_nor_loses(
     assert VERBS[verb](scene.manager) == TOLD[verb]
     assert VERBS[verb](scene.manager) == TOLD[verb]
     assert (scene.store.before, scene.store.after) == (None, None)
+
+
+def test_another_hosts_page_does_not_hide_what_this_host_stored(
+    config: MemoryConfig, valkey: RedisServer, unattached: object
+) -> None:
+    """One cache for two hosts: the other's page was loaded before, and this host reads its own writes."""
+    config = replace(config, cache_url=valkey.url(), cache_timeout_s=2.0)
+    there = replace(config, spool_directory=config.spool_directory + "-there")
+    with EnhancedMemoryLayerManager(config) as mine, EnhancedMemoryLayerManager(there) as other:
+        other.store_conversation("ann", "word 1", "x")
+        assert VERBS["history"](other) == ["word 1"]
+        mine.store_conversation("ann", "word 2", "x")
+        assert VERBS["history"](mine) == ["word 2", "word 1"]
+        assert [one.source for one in mine.history("ann")] == [Source.CACHE] * 2
 
 
 def test_close_lets_go_of_the_epochs(scene: Scene, config: MemoryConfig) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from workers.memory import recall
 from workers.memory.codec import Page, pages
-from workers.memory.epochs import Stamp
+from workers.memory.epochs import RANDOM_BITS, Stamp
 from workers.memory.recall import Freshness
 from workers.memory.records import Conversation, Found, Source, ToolCall, ToolStatistics
 from workers.memory.spooled import Spooled
@@ -30,11 +30,13 @@ def said(text: str) -> Conversation:
         (Stamp(1, 11, 20), 0.0, Freshness.STALE),
         (Stamp(1, 10, 21), 0.0, Freshness.DEAD),
         (Stamp(2, 11, 21), 0.0, Freshness.FRESH),
+        (Stamp(2, 997_000 << RANDOM_BITS, 21), 0.0, Freshness.FRESH),
+        (Stamp(2, 999_000 << RANDOM_BITS, 21), 0.0, Freshness.STALE),
     ],
 )
 def test_freshness(stamp: Stamp, age_s: float, what: Freshness) -> None:
     """Past the soft age or stored since: stale; past the hard age or erased since: dead; another host's
-    words say nothing.
+    words say nothing, but for what this one has stored about then or since.
     """
     assert recall.freshness(Page((), 1000.0, STAMP), stamp, 1000.0 + age_s, 60.0, 3600.0) is what
 
