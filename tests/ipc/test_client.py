@@ -93,6 +93,22 @@ def test_refused_hello_warns_once_and_waits(
     assert client.due > time.monotonic() + 25
 
 
+@pytest.mark.usefixtures("client")
+def test_an_attached_worker_leaves_telling_to_the_supervisor(
+    supervisor: FakeSupervisor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A state change is logged once per host: a worker that only reads it from its board says nothing."""
+    caplog.set_level(logging.DEBUG)
+    breaker = CircuitBreaker("database", failure_threshold=1)
+    assert call(breaker) == 1
+    fail(breaker, 1)
+    supervisor.worker().publish(0, ipc.BreakerState.OPEN, 1, time.monotonic() + 60.0)
+    assert isinstance(call(breaker), CircuitOpenError)
+    supervisor.worker().publish(0, ipc.BreakerState.CLOSED, 2)
+    assert call(breaker) == 1
+    assert [record.message for record in caplog.records if "->" in record.message] == []
+
+
 def test_another_clock_stays_local(
     client: Client, supervisor: FakeSupervisor, caplog: pytest.LogCaptureFixture
 ) -> None:
