@@ -169,8 +169,14 @@ def test_c4_a_ring_of_garbage_hurts_its_own_worker_only(house: House, seed: int)
     inside = Inside(bad.pid)
     used = cpu_s(house.daemon_pid)
     for _ in range(10):
-        for index in range(inside.layout.ring, inside.layout.ring + min(4096, inside.layout.slots)):
-            inside.words[index] = dice.getrandbits(64)
+        first = inside.committed
+        for position in range(first, first + 4096):
+            word = dice.getrandbits(64)
+            if dice.random() < 0.5:
+                # Noise seldom has the tag of its place: what has it must be looked at and found invalid.
+                lap = position // inside.layout.slots & at.LAP_MASK
+                word = word & ~(at.LAP_MASK << at.LAP_SHIFT) | lap << at.LAP_SHIFT
+            inside.words[inside.slot(position)] = word
         bad.order("call", breaker="bad", times=300)
         if _quarantined(house, bad):
             break
