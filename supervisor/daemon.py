@@ -65,6 +65,8 @@ class Daemon:
             self._settings = settings.parse(inherited.config_text, inherited.config)
         logging.getLogger().setLevel(self._settings.log_level.upper())
         self._boot = boot_id()
+        # Read once: it takes a descriptor, and an answer must not need one.
+        self._software = start.software()
         self._step = crash_at(os.environ.get(CRASH_VARIABLE))
         self._channel = socket.socket(fileno=inherited.channel)
         self._channel.setblocking(False)
@@ -252,7 +254,7 @@ class Daemon:
             pid=os.getpid(),
             nursery_pid=self._inherited.nursery,
             nursery_started_at=self._inherited.started_at,
-            software=start.software(),
+            software=self._software,
             checkpoint_problem=self._mind.problem,
             disk_problem=self._disk.problem,
             degraded=(*self._problems, *filter(None, (self._mind.journal.cramped,))),
