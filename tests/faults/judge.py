@@ -75,7 +75,7 @@ class Watch:
         before: dict[str, int] = {}
         while not self._over.wait(self._every_s):
             try:
-                stats = self._house.ask("stats", timeout=1.0)
+                stats = self._house.ask("stats", timeout=0.4)
             except ControlError:
                 continue  # the daemon is between two lives
             self.looks += 1
