@@ -141,12 +141,17 @@ def test_b4_a_call_that_forks_is_reported_once_by_the_parent(house: House, how: 
     """Fork inside a guarded call: the child has its own ring and reports only calls of its own."""
     hand = house.hand("parent")
     hand.order("guard", breaker="call", **RULES_OFF)
-    hand.order("load", breaker="beside", threads=2, per_s=1000.0)
+    # Beside busy threads a fork in C may copy the interpreter's own lock while one holds it, and then no
+    # child of it can run any Python: there the forking thread is alone.
+    beside = how != "libc"
+    if beside:
+        hand.order("load", breaker="beside", threads=2, per_s=1000.0)
     for number in range(effort(3, 40)):
         done = hand.order("fork_inside", breaker="call", how=how, early=early, mine=f"child{number}")
         assert done["status"] == 0
         assert done["result"] == "ok"
-    assert hand.order("unload")["failed"] == []
+    if beside:
+        assert hand.order("unload")["failed"] == []
     assert hand.leave() == 0
     judge(house)
 
