@@ -28,6 +28,8 @@ COMMIT_MAX: Final = 512
 """Records of one commit; those who wait longer are in the next one."""
 RECORD_OVERHEAD: Final = 200
 """Bytes that a record takes beside its body."""
+NAMES_MAX: Final = 8
+"""Names tried for a new file; each may be held for a moment by who looks after the spool."""
 
 log: Final = logging.getLogger("breakerd.memory.spool")
 
@@ -110,18 +112,19 @@ class Spool:
             log.error("the spool did not take a write: %s", self.incidents.last_error)
         return SpoolUnavailable(self.incidents.last_error)
 
+    def _new_path(self) -> str:
+        """A name that no file has yet; names ascend with time."""
+        return f"{self.directory}/{time.time_ns():016x}-{secrets.token_hex(4)}{FILE}"
+
     def _writer(self) -> SpoolFile:
         """This process's own file, made on first use. Raises OSError and sqlite3.Error."""
         if self._lock is not None and not os.path.exists(_file_of(self._lock)):
             self._abandon()  # somebody removed it under us: what is put now must not go with it
         if self._lock is None:
             self.make_directory()
-            path = f"{self.directory}/{time.time_ns():016x}-{secrets.token_hex(4)}{FILE}"
-            lock = ProcessLock(path + LOCK)
-            if not lock.acquire():
-                raise SpoolUnavailable(f"{path} is taken")
+            lock = take_first(self._new_path() for _ in range(NAMES_MAX))
             try:
-                self._own = SpoolFile(path, durable=True)
+                self._own = SpoolFile(_file_of(lock), durable=True)
                 _sync_directory(self.directory)
             except BaseException:
                 self._own = None
@@ -305,6 +308,20 @@ class Spool:
         self._group.reset()
         self._committing.after_fork_in_child()
         self._pid = os.getpid()
+
+
+def take_first(paths: Iterable[str]) -> ProcessLock:
+    """The lock of the first of these new files that nobody holds. Raises SpoolUnavailable if all are held.
+
+    Who looks after the spool may meet a lock file between its making and its taking, take it for a dead
+    owner's, hold it for a moment and remove it: another name is as good then.
+    """
+    path = ""
+    for path in paths:
+        lock = ProcessLock(path + LOCK)
+        if lock.acquire():
+            return lock
+    raise SpoolUnavailable(f"{path} is taken")
 
 
 def _file_of(lock: ProcessLock) -> str:

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from workers.errors import SpoolFull, SpoolUnavailable
+from workers.memory.locks import ProcessLock
 from workers.memory.records import Conversation
-from workers.memory.spool import Spool
+from workers.memory.spool import Spool, take_first
 from workers.memory.spool_file import SpoolFile
+from workers.memory.spool_views import LOCK
 from workers.memory.spooled import conversation_of, erasure_of, look, record_of
 
 MIB = 1 << 20
@@ -260,3 +262,16 @@ def test_a_file_of_another_format_is_left_alone(spool: Spool) -> None:
     assert path.exists()
     assert texts(spool) == ["mine"]
     assert "format 99" in spool.views.unreadable[str(path)]
+
+
+def test_a_new_file_that_a_tidier_holds_for_a_moment_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    """Another name is as good; only where every name is held nothing can be kept."""
+    first, second = f"{tmp_path}/1.spool", f"{tmp_path}/2.spool"
+    tidier = ProcessLock(f"{first}{LOCK}")
+    assert tidier.acquire()
+    taken = take_first([first, second])
+    assert taken.path == os.path.realpath(f"{second}{LOCK}")
+    with pytest.raises(SpoolUnavailable, match="is taken"):
+        take_first([first, second])
+    tidier.release()
+    taken.release()
