@@ -31,6 +31,8 @@ from supervisor.messages import (
     OutcomeBatch,
     PermitAsked,
     PermitReturned,
+    ProbeEnded,
+    ProbesConfigured,
     Publish,
     Refused,
     Tick,
@@ -340,5 +342,7 @@ _HANDLERS: Final[dict[type[Any], Callable[[Engine, Any, Turn], None]]] = {
     Command: Engine._commanded,
     Configured: lambda engine, told, turn: engine.catalogue.configure(told, turn),
     DaemonStarted: Engine._started,
+    ProbesConfigured: lambda _engine, _told, _turn: None,
+    ProbeEnded: lambda _engine, _told, _turn: None,
     Tick: lambda _engine, _told, _turn: None,
 }

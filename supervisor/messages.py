@@ -182,6 +182,46 @@ class Tick:
     """Time has passed."""
 
 
+@dataclass(frozen=True, slots=True)
+class ProbeRule:
+    """What the verdicts of one `[breakers.NAME.probe]` mean for the breakers of that table."""
+
+    table: str
+    """The name of the table, `name` or `namespace/name`."""
+    rise: int
+    """Passes in a row, begun after the opening, that end the open time."""
+    fall: int
+    """Failures in a row that open a CLOSED breaker where `preventive` is set."""
+    preventive: bool
+    patience_s: float
+    """For how long after a verdict that holds a breaker OPEN the next one is awaited."""
+    digest: str = ""
+    """A short word that changes whenever the table of the probe does: whose verdicts are whose."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbesConfigured:
+    """The configuration file's probes, all of them; said right after Configured."""
+
+    probes: tuple[ProbeRule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeEnded:
+    """A probe was asked and this came back; one that is not configured any more decides nothing."""
+
+    table: str
+    verdict: str
+    """passed, failed, or error: it could not be asked at all, which says nothing of the dependency."""
+    text: str
+    """What came back, a sentence without secrets."""
+    took_s: float
+    started: float
+    """When it was asked, s of CLOCK_MONOTONIC."""
+    digest: str = ""
+    """Of the ProbeRule by which it was asked."""
+
+
 Message = (
     WorkerJoined
     | WorkerLeft
@@ -197,6 +237,8 @@ Message = (
     | DaemonStarted
     | Tick
     | CounterDeclared
+    | ProbesConfigured
+    | ProbeEnded
 )
 
 _KINDS: Final[tuple[type[Any], ...]] = (
@@ -214,11 +256,13 @@ _KINDS: Final[tuple[type[Any], ...]] = (
     DaemonStarted,
     Tick,
     CounterDeclared,
+    ProbesConfigured,
+    ProbeEnded,
 )
 """The journal writes a message by its place here: append only, never reorder."""
 
 _NUMBERS: Final = {kind: number for number, kind in enumerate(_KINDS)}
-_PARTS: Final[dict[str, type[Any]]] = {"taken": Taken, "judged": Judged}
+_PARTS: Final[dict[str, type[Any]]] = {"taken": Taken, "judged": Judged, "probes": ProbeRule}
 
 
 def to_plain(message: Message) -> list[Any]:

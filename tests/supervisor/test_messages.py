@@ -21,6 +21,9 @@ from supervisor.messages import (
     OutcomeBatch,
     PermitAsked,
     PermitReturned,
+    ProbeEnded,
+    ProbeRule,
+    ProbesConfigured,
     Taken,
     Tick,
     WorkerForgotten,
@@ -59,6 +62,10 @@ EVERY_ONE: tuple[Message, ...] = (
     DaemonStarted(4, 1 << 63, ("the checkpoint was damaged",)),
     Tick(),
     CounterDeclared(A, 8, "DATABASE_QUERY", "load"),
+    ProbesConfigured(
+        (ProbeRule("database", 2, 3, False, 68.0, "5f0c"), ProbeRule("shop/cache", 1, 1, True, 4.0))
+    ),
+    ProbeEnded("database", "failed", "connection refused", 0.25, 91.5, "5f0c"),
 )
 
 
@@ -75,7 +82,7 @@ def test_the_example_has_every_kind() -> None:
 
 def test_the_numbers_of_the_kinds_are_pinned() -> None:
     """A journal of an older daemon means the same to a newer one."""
-    assert [to_plain(message)[0] for message in EVERY_ONE] == list(range(14))
+    assert [to_plain(message)[0] for message in EVERY_ONE] == list(range(16))
 
 
 def test_a_message_is_written_as_its_fields_in_order() -> None:
