@@ -14,16 +14,17 @@ import textwrap
 from typing import Any, Final
 
 from ipc.vocabulary import BreakerSettings, CountWindow, TimeWindow
+from supervisor.checks import OFF
 from supervisor.places import CONFIGURATION_FILE
 from supervisor.settings import (
     BREAKER_KEYS,
     NULLABLE,
-    OFF,
     SECTIONS,
     BreakerTable,
     NamespaceTable,
     SupervisorSettings,
 )
+from supervisor.settings_workers import WORKER_KEYS, WORKER_NULLABLE, WorkerTable
 
 WIDTH: Final = 98
 _HEAD: Final = (
@@ -38,6 +39,11 @@ _BREAKERS: Final = (
 _NAMESPACES: Final = (
     "A worker may join a namespace other than the one of its user's own name if its user stands here."
 )
+_WORKERS: Final = (
+    "Processes that breakerd starts, restarts and stops itself, in the order of this file; they are "
+    "stopped in reverse. Their code imports ipc like any other worker and finds this supervisor by itself."
+)
+_ANY_TARGET: Final = "package.module:callable"
 
 
 def example() -> str:
@@ -55,6 +61,8 @@ def example() -> str:
     parts.append(f"{_comment(_BREAKERS)}#[breakers.database]\n\n{breaker}")
     namespace = _entries(NamespaceTable, ("users",), NamespaceTable("shop"))
     parts.append(f"{_comment(_NAMESPACES)}#[namespaces.shop]\n\n{namespace}")
+    worker = _entries(WorkerTable, WORKER_KEYS, WorkerTable("web", _ANY_TARGET))
+    parts.append(f"{_comment(_WORKERS)}#[workers.web]\n\n{worker}")
     return "\n".join(parts)
 
 
@@ -79,11 +87,12 @@ def _entries(kind: type[Any], keys: tuple[str, ...], defaults: Any) -> str:
     lines = []
     for key in keys:
         doc = docs[key]
-        if key in NULLABLE:
+        if key in NULLABLE or key in WORKER_NULLABLE:
             doc = doc.replace("None", f'"{OFF}"')
         elif key == "window":
             doc = f"{doc} {{ seconds = s }}: {TimeWindow.__doc__} {{ calls = n }}: {CountWindow.__doc__}"
-        lines.append(f"{_comment(doc)}#{key} = {_toml(getattr(defaults, key))}\n")
+        value = getattr(defaults, key)
+        lines.append(f"{_comment(doc)}#{key} = {_toml(dict(value) if key == 'environment' else value)}\n")
     return "\n".join(lines)
 
 

@@ -1,7 +1,8 @@
 """The configuration file: TOML in, frozen settings out, every mistake in it named by its path.
 
 Checked as a whole, before anything starts; nothing of a file with a mistake is ever used.
-Neighbours: `main` loads it for the daemon, `ctl.config` checks it, `example` prints it with every key.
+Neighbours: `main` loads it for the daemon, `ctl.config` checks it, `example` prints it with every key,
+`settings_workers` reads the tables of the workers.
 Knows no breaker at work and no default of a breaker: `ipc.vocabulary.BreakerSettings` has those.
 """
 
@@ -17,16 +18,14 @@ from typing import Any, Final
 from ipc.errors import SettingsError
 from ipc.layout import BLOCK, DEFAULT_SLOTS, MAX_SLOTS
 from ipc.vocabulary import BreakerSettings, check_name
+from supervisor.checks import LEVELS, OFF, Bound, key_of, one_of, shown
 from supervisor.errors import ConfigurationError
+from supervisor.settings_workers import WorkerTable, read_workers
 
-OFF: Final = "off"
-"""What a breaker's rule is set to in the file to turn it off: TOML has no null."""
 FILE_MAX: Final = 1 << 20
 """Bytes of a configuration file."""
-LEVELS: Final = ("debug", "info", "warning", "error")
 _COMMANDER: Final = re.compile(r"(user|group):[^\s:]+")
 _PLACE: Final = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
-_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +74,8 @@ class SupervisorSettings:
     """Sorted by name."""
     namespaces: tuple[NamespaceTable, ...] = ()
     """Sorted by name."""
+    workers: tuple[WorkerTable, ...] = ()
+    """In the order of the file: started in this order, stopped in reverse."""
     file: str = field(default="", compare=False)
     """Where this was read; empty = the defaults."""
 
@@ -97,6 +98,7 @@ class SupervisorSettings:
             table.name: {**table.settings.to_json(), "critical": table.critical} for table in self.breakers
         }
         plain["namespaces"] = {table.name: {"users": list(table.users)} for table in self.namespaces}
+        plain["workers"] = {table.name: table.to_json() for table in self.workers}
         return plain
 
 
@@ -109,37 +111,14 @@ NULLABLE: Final = frozenset(item.name for item in fields(BreakerSettings) if "No
 """Keys of a breaker that may be "off"."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Bound:
-    """What a number may be."""
-
-    low: float
-    high: float
-    whole: bool = False
-    power_of_two: bool = False
-
-    def problem(self, value: Any) -> str:
-        """What is wrong with `value`, as the end of a sentence; empty = nothing."""
-        kind = int if self.whole else int | float
-        if isinstance(value, bool) or not isinstance(value, kind):
-            return f"must be a {'whole ' if self.whole else ''}number, got {_shown(value)}"
-        if not value >= self.low:
-            return f"must be >= {self.low:g}, got {value}"
-        if not value <= self.high:
-            return f"must be <= {self.high:.10g}, got {value}"
-        if self.power_of_two and value & (value - 1):
-            return f"must be a power of two, got {value}"
-        return ""
-
-
 _BOUNDS: Final = {
-    "connections_max": _Bound(16, 65_536, whole=True),
-    "per_uid_max": _Bound(1, 65_536, whole=True),
-    "unsaid_max": _Bound(16, 65_536, whole=True),
-    "hello_within_s": _Bound(0.1, 60.0),
-    "ring_slots": _Bound(2 * BLOCK, MAX_SLOTS, whole=True, power_of_two=True),
-    "tick_s": _Bound(0.001, 0.1),
-    "disk_interval_s": _Bound(0.1, 3600.0),
+    "connections_max": Bound(16, 65_536, whole=True),
+    "per_uid_max": Bound(1, 65_536, whole=True),
+    "unsaid_max": Bound(16, 65_536, whole=True),
+    "hello_within_s": Bound(0.1, 60.0),
+    "ring_slots": Bound(2 * BLOCK, MAX_SLOTS, whole=True, power_of_two=True),
+    "tick_s": Bound(0.001, 0.1),
+    "disk_interval_s": Bound(0.1, 3600.0),
 }
 
 
@@ -185,19 +164,21 @@ class _Reader:
 
     def settings(self, tables: dict[str, Any], file: str) -> SupervisorSettings:
         """The settings, to be used only if no error was found."""
-        known = (*SECTIONS, "breakers", "namespaces")
+        known = (*SECTIONS, "breakers", "namespaces", "workers")
         values: dict[str, Any] = {}
         for section, content in tables.items():
             if section not in known:
                 self._wrong(section, f"unknown; known are {', '.join(known)}")
             elif not isinstance(content, dict):
-                self._wrong(section, f"must be a table, as in [{section}], got {_shown(content)}")
+                self._wrong(section, f"must be a table, as in [{section}], got {shown(content)}")
             elif section == "breakers":
                 found = [self._breaker(name, table) for name, table in content.items()]
                 values[section] = tuple(sorted(filter(None, found), key=lambda table: table.name))
             elif section == "namespaces":
                 joined = [self._namespace(name, table) for name, table in content.items()]
                 values[section] = tuple(sorted(filter(None, joined), key=lambda table: table.name))
+            elif section == "workers":
+                values[section] = read_workers(content, self._wrong)
             else:
                 values.update(self._section(section, content))
         return SupervisorSettings(file=file, **values)
@@ -208,14 +189,14 @@ class _Reader:
     def _section(self, section: str, content: dict[str, Any]) -> dict[str, Any]:
         values = {}
         for key, value in content.items():
-            path = f"{section}.{_key(key)}"
+            path = f"{section}.{key_of(key)}"
             if key not in SECTIONS[section]:
                 self._wrong(path, f"unknown key; known are {', '.join(SECTIONS[section])}")
             elif key == "commanders":
                 values[key] = self._names(path, value, _COMMANDER, 'like "user:deploy" or "group:ops"')
             elif key == "log_level":
-                if value not in LEVELS:
-                    self._wrong(path, f"must be one of {', '.join(LEVELS)}, got {_shown(value)}")
+                if problem := one_of(LEVELS, value):
+                    self._wrong(path, problem)
                 values[key] = value
             else:
                 if problem := _BOUNDS[key].problem(value):
@@ -225,44 +206,44 @@ class _Reader:
 
     def _names(self, path: str, value: Any, pattern: re.Pattern[str], like: str) -> tuple[str, ...]:
         if not isinstance(value, list):
-            self._wrong(path, f"must be a list, got {_shown(value)}")
+            self._wrong(path, f"must be a list, got {shown(value)}")
             return ()
         for number, item in enumerate(value):
             if not isinstance(item, str) or not pattern.fullmatch(item):
-                self._wrong(f"{path}[{number}]", f"must be {like}, got {_shown(item)}")
+                self._wrong(f"{path}[{number}]", f"must be {like}, got {shown(item)}")
         return tuple(value)
 
     def _namespace(self, name: str, table: Any) -> NamespaceTable | None:
-        path = f"namespaces.{_key(name)}"
+        path = f"namespaces.{key_of(name)}"
         try:
             check_name(name, path)
         except SettingsError as error:
             self._wrong(path, error.text)
         if not isinstance(table, dict):
-            self._wrong(path, f"must be a table, as in [{path}], got {_shown(table)}")
+            self._wrong(path, f"must be a table, as in [{path}], got {shown(table)}")
             return None
         for key in table:
             if key != "users":
-                self._wrong(f"{path}.{_key(key)}", "unknown key; known is users")
+                self._wrong(f"{path}.{key_of(key)}", "unknown key; known is users")
         users = self._names(f"{path}.users", table.get("users", []), re.compile(r"[^\s:]+"), "a user's name")
         return NamespaceTable(name, users)
 
     def _breaker(self, name: str, table: Any) -> BreakerTable | None:
-        path = f"breakers.{_key(name)}"
+        path = f"breakers.{key_of(name)}"
         parts = name.split("/")
         try:
             if len(parts) > 2:
-                raise SettingsError(path, f"must be NAME or NAMESPACE/NAME, got {_shown(name)}")
+                raise SettingsError(path, f"must be NAME or NAMESPACE/NAME, got {shown(name)}")
             for part in parts:
                 check_name(part, path)
         except SettingsError as error:
             self._wrong(path, error.text)
         if not isinstance(table, dict):
-            self._wrong(path, f"must be a table, as in [{path}], got {_shown(table)}")
+            self._wrong(path, f"must be a table, as in [{path}], got {shown(table)}")
             return None
         critical = table.get("critical", False)
         if not isinstance(critical, bool):
-            self._wrong(f"{path}.critical", f"must be true or false, got {_shown(critical)}")
+            self._wrong(f"{path}.critical", f"must be true or false, got {shown(critical)}")
         given = {}
         for key, value in table.items():
             if key in BREAKER_KEYS:
@@ -271,7 +252,7 @@ class _Reader:
                 text = f"unknown key; known are {', '.join(BREAKER_KEYS)}, critical"
                 if isinstance(value, dict):
                     text = f'unknown key; a name with a dot needs quotes: [breakers."{name}.{key}"]'
-                self._wrong(f"{path}.{_key(key)}", text)
+                self._wrong(f"{path}.{key_of(key)}", text)
         return self._checked(path, name, given, critical is True)
 
     def _checked(self, path: str, name: str, given: dict[str, Any], critical: bool) -> BreakerTable | None:
@@ -310,17 +291,6 @@ def _placed(text: str, source: str) -> str:
     if line is None:
         line, column = str(end.count("\n") + 1), str(len(end) - end.rfind("\n"))
     return f"line {line}, column {column}: {text[: found.start()]}"
-
-
-def _key(key: str) -> str:
-    """A key as it would stand in the file."""
-    return key if _BARE.fullmatch(key) else f'"{key}"'
-
-
-def _shown(value: Any) -> str:
-    """A value as it is named in an error: short."""
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
 def _plain(value: Any) -> Any:

@@ -39,7 +39,8 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "supervisor": (
         # what is said
-        "__init__ errors facts messages metrics steps",
+        "__init__ checks errors facts messages metrics steps",
+        "settings_workers",
         "descriptors disk image places priority settings units",
         "example journal",
         # the engine, pure

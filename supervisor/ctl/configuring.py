@@ -32,8 +32,10 @@ def check(path: str) -> Page:
         answer = {"schema": 1, "file": path, "ok": False, "errors": list(error.errors)}
         return Page(answer, error.errors, Verdict.FAIL)
     answer = {"schema": 1, "file": path, "ok": True, "errors": []}
-    line = f"{path}: good: {len(settings.breakers)} breakers, {len(settings.namespaces)} namespaces"
-    return Page(answer, (line,))
+    counted = ", ".join(
+        f"{len(getattr(settings, kind))} {kind}" for kind in ("breakers", "namespaces", "workers")
+    )
+    return Page(answer, (f"{path}: good: {counted}",))
 
 
 def show(answer: Any, _request: Request) -> Page:

@@ -14,6 +14,7 @@ from supervisor.settings import (
     SupervisorSettings,
     parse,
 )
+from supervisor.settings_workers import WORKER_KEYS, WorkerTable
 
 
 def test_the_example_is_the_defaults() -> None:
@@ -25,18 +26,27 @@ def test_every_line_that_is_taken_in_is_a_default() -> None:
     """With every "#" taken away it sets each key to its default."""
     text = re.sub(r"(?m)^#(?! )", "", example())
     assert parse(text, "example") == SupervisorSettings(
-        breakers=(BreakerTable("database", BreakerSettings()),), namespaces=(NamespaceTable("shop"),)
+        breakers=(BreakerTable("database", BreakerSettings()),),
+        namespaces=(NamespaceTable("shop"),),
+        workers=(WorkerTable("web", "package.module:callable"),),
     )
 
 
 def test_every_key_is_there_with_its_explanation() -> None:
     """None is forgotten, and each has a comment above it."""
     lines = example().splitlines()
+    others, workers = lines[: (place := lines.index("#[workers.web]"))], lines[place:]
     for key in (*(key for keys in SECTIONS.values() for key in keys), *BREAKER_KEYS, "critical", "users"):
-        (place,) = (number for number, line in enumerate(lines) if line.startswith(f"#{key} = "))
-        assert lines[place - 1].startswith("# ")
+        _is_explained(others, key)
+    for key in WORKER_KEYS:
+        _is_explained(workers, key)
     assert max(map(len, lines)) <= WIDTH + 2
     assert "None" not in example()
+
+
+def _is_explained(lines: list[str], key: str) -> None:
+    (place,) = (number for number, line in enumerate(lines) if line.startswith(f"#{key} = "))
+    assert lines[place - 1].startswith("# ")
 
 
 def test_field_docs_are_the_docstrings_below_the_fields() -> None:

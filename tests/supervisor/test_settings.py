@@ -129,7 +129,7 @@ colour = "red"
             "f: breakers.shop.database: unknown key; a name with a dot needs quotes: [breakers.",
             "f: namespaces.shop.colour: unknown key; known is users",
             "f: namespaces.shop.users: must be a list, got 'deploy'",
-            "f: colours: unknown; known are control, supervisor, breakers, namespaces",
+            "f: colours: unknown; known are control, supervisor, breakers, namespaces, workers",
         )
     ]
 
@@ -225,7 +225,7 @@ def test_what_the_daemon_makes_of_it() -> None:
     assert settings.users_of("shop") == ("deploy", "www-data")
     assert settings.users_of("blog") == ()
     plain = json.loads(json.dumps(settings.to_json()))
-    assert list(plain) == [*SECTIONS, "breakers", "namespaces"]
+    assert list(plain) == [*SECTIONS, "breakers", "namespaces", "workers"]
     assert plain["control"]["commanders"] == ["user:deploy", "group:ops"]
     assert plain["breakers"]["shop/database"]["window"] == {"calls": 50}
     assert plain["namespaces"] == {"shop": {"users": ["deploy", "www-data"]}}
@@ -234,7 +234,7 @@ def test_what_the_daemon_makes_of_it() -> None:
 def test_every_setting_stands_in_one_table() -> None:
     """A field that no section names could never be set."""
     listed = [key for keys in SECTIONS.values() for key in keys]
-    fields = set(SupervisorSettings.__dataclass_fields__) - {"breakers", "namespaces", "file"}
+    fields = set(SupervisorSettings.__dataclass_fields__) - {"breakers", "namespaces", "workers", "file"}
     assert sorted(listed) == sorted(fields)
 
 

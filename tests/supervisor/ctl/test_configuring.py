@@ -37,7 +37,7 @@ def test_check_of_a_good_file(folder: Path, ctl: Ctl) -> None:
     file.write_text("[breakers.database]\n[namespaces.shop]\nusers = ['deploy']\n")
     ran = ctl("config", "check", str(file))
     assert ran.code == 0
-    assert ran.lines == [f"{file}: good: 1 breakers, 1 namespaces"]
+    assert ran.lines == [f"{file}: good: 1 breakers, 1 namespaces, 0 workers"]
 
 
 def test_check_of_a_file_that_is_not_there(folder: Path, ctl: Ctl) -> None:

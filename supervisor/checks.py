@@ -1,0 +1,61 @@
+"""How a value of the configuration file is looked at, and how it is named where it is wrong.
+
+Neighbours: `settings` and `settings_workers`, which read the tables. Knows no key and no table.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+OFF: Final = "off"
+"""What a key is set to in the file to turn it off: TOML has no null."""
+LEVELS: Final = ("debug", "info", "warning", "error")
+HIDDEN: Final = "***"
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
+_PASSWORD: Final = re.compile(r"(://[^:/?#\s@]*:)[^\s]+(@)")
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a number may be."""
+
+    low: float
+    high: float
+    whole: bool = False
+    power_of_two: bool = False
+
+    def problem(self, value: Any) -> str:
+        """What is wrong with `value`, as the end of a sentence; empty = nothing."""
+        kind = int if self.whole else int | float
+        if isinstance(value, bool) or not isinstance(value, kind):
+            return f"must be a {'whole ' if self.whole else ''}number, got {shown(value)}"
+        if not value >= self.low:
+            return f"must be >= {self.low:g}, got {value}"
+        if not value <= self.high:
+            return f"must be <= {self.high:.10g}, got {value}"
+        if self.power_of_two and value & (value - 1):
+            return f"must be a power of two, got {value}"
+        return ""
+
+
+def one_of(words: tuple[str, ...], value: Any) -> str:
+    """What is wrong with `value` if it is none of these words; empty = nothing."""
+    return "" if value in words else f"must be one of {', '.join(words)}, got {shown(value)}"
+
+
+def key_of(key: str) -> str:
+    """A key as it would stand in the file."""
+    return key if _BARE.fullmatch(key) else f'"{key}"'
+
+
+def shown(value: Any) -> str:
+    """A value as it is named in an error: short."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def masked(text: str) -> str:
+    """The text without the password of a URL in it, as people may see it."""
+    return _PASSWORD.sub(rf"\1{HIDDEN}\2", text)
