@@ -24,6 +24,7 @@ from supervisor.settings import (
     NamespaceTable,
     SupervisorSettings,
 )
+from supervisor.settings_probe import EVERY_KEYS, OWN_KEYS, ProbeTable
 from supervisor.settings_workers import WORKER_KEYS, WORKER_NULLABLE, WorkerTable
 
 WIDTH: Final = 98
@@ -44,6 +45,19 @@ _WORKERS: Final = (
     "stopped in reverse. Their code imports ipc like any other worker and finds this supervisor by itself."
 )
 _ANY_TARGET: Final = "package.module:callable"
+_PROBE: Final = (
+    "A probe asks what stands behind the breaker, in a process of its own: while the breaker is open, the "
+    "calls that try it begin when the probe passes. A table that has only a probe still decides its breaker."
+)
+PROBES: Final[tuple[tuple[str, ProbeTable], ...]] = (
+    ("database", ProbeTable("sqlalchemy", url="env:DATABASE_URL")),
+    ("cache", ProbeTable("redis", url="env:CACHE_URL")),
+    ("queue", ProbeTable("tcp", address="localhost:5672")),
+    ("shop-api", ProbeTable("http", url="https://shop.example/health")),
+    ("disk", ProbeTable("exec", command=("/usr/bin/test", "-w", "/srv"))),
+    ("search", ProbeTable("python", target=_ANY_TARGET)),
+)
+"""One of each kind; the first one also shows the keys that all take."""
 
 
 def example() -> str:
@@ -59,6 +73,10 @@ def example() -> str:
         )
     )
     parts.append(f"{_comment(_BREAKERS)}#[breakers.database]\n\n{breaker}")
+    for name, probe in PROBES:
+        keys = ("kind", *OWN_KEYS[probe.kind], *(EVERY_KEYS if name == PROBES[0][0] else ()))
+        head = _comment(_PROBE) if name == PROBES[0][0] else ""
+        parts.append(f"{head}#[breakers.{name}.probe]\n\n{_entries(ProbeTable, keys, probe)}")
     namespace = _entries(NamespaceTable, ("users",), NamespaceTable("shop"))
     parts.append(f"{_comment(_NAMESPACES)}#[namespaces.shop]\n\n{namespace}")
     worker = _entries(WorkerTable, WORKER_KEYS, WorkerTable("web", _ANY_TARGET))

@@ -2,7 +2,7 @@
 
 Checked as a whole, before anything starts; nothing of a file with a mistake is ever used.
 Neighbours: `main` loads it for the daemon, `ctl.config` checks it, `example` prints it with every key,
-`settings_workers` reads the tables of the workers.
+`settings_workers` and `settings_probe` read the tables of the workers and probes.
 Knows no breaker at work and no default of a breaker: `ipc.vocabulary.BreakerSettings` has those.
 """
 
@@ -20,6 +20,8 @@ from ipc.layout import BLOCK, DEFAULT_SLOTS, MAX_SLOTS
 from ipc.vocabulary import BreakerSettings, check_name
 from supervisor.checks import LEVELS, OFF, Bound, key_of, one_of, shown
 from supervisor.errors import ConfigurationError
+from supervisor.messages import ProbesConfigured
+from supervisor.settings_probe import ProbeTable, read_probe
 from supervisor.settings_workers import WorkerTable, read_workers
 
 FILE_MAX: Final = 1 << 20
@@ -37,6 +39,13 @@ class BreakerTable:
     settings: BreakerSettings
     critical: bool = False
     """Whether `supervisorctl health` fails, instead of warning, while this breaker is OPEN."""
+    probe: ProbeTable | None = None
+    """How its dependency is asked whether it is back; None = callers' trials alone find out."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The table as JSON values, for people."""
+        probe = None if self.probe is None else self.probe.to_json()
+        return {**self.settings.to_json(), "critical": self.critical, "probe": probe}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,8 @@ class SupervisorSettings:
     """Seconds between copies of the state to disk, made when it has changed (0.1 to 3,600)."""
     log_level: str = "info"
     """What is logged: "debug", "info", "warning" or "error"."""
+    probe_processes: int = 2
+    """Processes that run probes, one at a time each; they are started where a probe stands (1 to 32)."""
     breakers: tuple[BreakerTable, ...] = ()
     """Sorted by name."""
     namespaces: tuple[NamespaceTable, ...] = ()
@@ -85,6 +96,14 @@ class SupervisorSettings:
             (table.name, json.dumps(table.settings.to_json()), table.critical) for table in self.breakers
         )
 
+    def probes(self) -> dict[str, ProbeTable]:
+        """The probes by the name of their breaker's table."""
+        return {table.name: table.probe for table in self.breakers if table.probe is not None}
+
+    def probes_configured(self) -> ProbesConfigured:
+        """What the engine must know of the probes; said right after `Configured`."""
+        return ProbesConfigured(tuple(probe.rule(name) for name, probe in self.probes().items()))
+
     def users_of(self, namespace: str) -> tuple[str, ...]:
         """The users who may join `namespace` besides the user of that name."""
         return next((table.users for table in self.namespaces if table.name == namespace), ())
@@ -94,9 +113,7 @@ class SupervisorSettings:
         plain: dict[str, Any] = {
             section: {key: _plain(getattr(self, key)) for key in keys} for section, keys in SECTIONS.items()
         }
-        plain["breakers"] = {
-            table.name: {**table.settings.to_json(), "critical": table.critical} for table in self.breakers
-        }
+        plain["breakers"] = {table.name: table.to_json() for table in self.breakers}
         plain["namespaces"] = {table.name: {"users": list(table.users)} for table in self.namespaces}
         plain["workers"] = {table.name: table.to_json() for table in self.workers}
         return plain
@@ -104,7 +121,7 @@ class SupervisorSettings:
 
 SECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "control": ("commanders", "connections_max", "per_uid_max", "unsaid_max", "hello_within_s"),
-    "supervisor": ("ring_slots", "tick_s", "disk_interval_s", "log_level"),
+    "supervisor": ("ring_slots", "tick_s", "disk_interval_s", "log_level", "probe_processes"),
 }
 BREAKER_KEYS: Final = tuple(item.name for item in fields(BreakerSettings))
 NULLABLE: Final = frozenset(item.name for item in fields(BreakerSettings) if "None" in str(item.type))
@@ -119,6 +136,7 @@ _BOUNDS: Final = {
     "ring_slots": Bound(2 * BLOCK, MAX_SLOTS, whole=True, power_of_two=True),
     "tick_s": Bound(0.001, 0.1),
     "disk_interval_s": Bound(0.1, 3600.0),
+    "probe_processes": Bound(1, 32, whole=True),
 }
 
 
@@ -244,18 +262,20 @@ class _Reader:
         critical = table.get("critical", False)
         if not isinstance(critical, bool):
             self._wrong(f"{path}.critical", f"must be true or false, got {shown(critical)}")
+        probe = read_probe(f"{path}.probe", table["probe"], self._wrong) if "probe" in table else None
         given = {}
         for key, value in table.items():
             if key in BREAKER_KEYS:
                 given[key] = None if value == OFF and key in NULLABLE else value
-            elif key != "critical":
-                text = f"unknown key; known are {', '.join(BREAKER_KEYS)}, critical"
+            elif key not in ("critical", "probe"):
+                text = f"unknown key; known are {', '.join(BREAKER_KEYS)}, critical, probe"
                 if isinstance(value, dict):
                     text = f'unknown key; a name with a dot needs quotes: [breakers."{name}.{key}"]'
                 self._wrong(f"{path}.{key_of(key)}", text)
-        return self._checked(path, name, given, critical is True)
+        settings = self._checked(path, given)
+        return None if settings is None else BreakerTable(name, settings, critical is True, probe)
 
-    def _checked(self, path: str, name: str, given: dict[str, Any], critical: bool) -> BreakerTable | None:
+    def _checked(self, path: str, given: dict[str, Any]) -> BreakerSettings | None:
         """Each key alone, so that every mistake is found; then all together."""
         before = len(self.errors)
         for key, value in given.items():
@@ -278,7 +298,7 @@ class _Reader:
                 f"{path}.recovery_timeout_max",
                 f"must be >= recovery_timeout, which is {settings.recovery_timeout:g}, got {most}",
             )
-        return BreakerTable(name, settings, critical)
+        return settings
 
 
 def _placed(text: str, source: str) -> str:

@@ -41,7 +41,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         # what is said
         "__init__ checks errors facts messages metrics steps",
         "settings_workers",
-        "policy",
+        "policy settings_probe",
         "descriptors disk image places priority settings units",
         "example journal",
         # the engine, pure
