@@ -23,7 +23,10 @@ from benchmarks.supervised import ROOT, supervisor
 ROUNDS: Final = 40
 RIVAL: Final = "supervisor==4.3.0"
 IMPORT_TARGET_S: Final = 0.030
-SHIPPED: Final = ("ipc", "supervisor", "workers", "pyproject.toml", "README.md", "LICENSE")
+SHIPPED: Final = (
+    *("ipc", "supervisor", "workers", "systemd", "pyproject.toml", "README.md", "LICENSE"),
+    *("memory_config.py", "memory_error_handler.py", "memory_error_handler_integration_example.py"),
+)
 
 CONFIG: Final = """
 [unix_http_server]
@@ -79,11 +82,11 @@ def own_copy(folder: str) -> str:
     return folder
 
 
-def wait_for_rival(command: list[str]) -> None:
+def wait_for_rival(command: list[str], environment: dict[str, str]) -> None:
     """Wait until the rival's daemon answers and its program runs."""
     deadline = time.monotonic() + 15.0
     while time.monotonic() < deadline:
-        told = subprocess.run(command, capture_output=True, text=True, check=False)
+        told = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if "RUNNING" in told.stdout:
             return
         time.sleep(0.1)
@@ -105,10 +108,13 @@ def measure() -> list[Figure]:
         config.write_text(CONFIG.format(folder=folder), encoding="utf-8")
         ask = [f"{theirs}/supervisorctl", "-c", str(config), "status"]
         daemon = subprocess.Popen(
-            [f"{theirs}/supervisord", "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [f"{theirs}/supervisord", "-c", str(config)],
+            env=environment,  # without a path on which its package has the name of one of ours
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         try:
-            wait_for_rival(ask)
+            wait_for_rival(ask, environment)
             with supervisor() as running:
                 health = [f"{ours}/supervisorctl", "--socket", running.socket, "health"]
                 mine, rival = alternate(health, ask, environment)
