@@ -221,7 +221,7 @@ class Breaker(BreakerStatus):
         self.evidence.end_run(party)
         self._would_until.pop(party, None)
 
-    # --- time and commands --------------------------------------------------------------------------
+    # --- time ---------------------------------------------------------------------------------------
 
     def advance(self, now: float, chance: float) -> None:
         """Let time pass: manual states end, permits expire (a failed trial), open times are over."""
@@ -238,7 +238,31 @@ class Breaker(BreakerStatus):
 
     def _end_open_times(self) -> None:
         for scope in self._circuits.open_until(self._now):
-            self._move(scope, Event.OPEN_TIME_OVER, Cause("the open time is over"))
+            circuit = self.isolated[scope] if scope else self.host
+            self._move(scope, Event.OPEN_TIME_OVER, Cause(circuit.why_over()))
+
+    # --- a probe's word -----------------------------------------------------------------------------
+
+    def gate(self, awaited: float, vouched: bool, now: float) -> None:
+        """What a probe says of the dependency: the host's open time does not end before `awaited` (s).
+
+        `vouched`: it has passed often enough since this opening; then the open time alone decides, and at
+        once where it is the first. It never closes. Isolated workers are not its matter.
+        """
+        self._now = now = max(now, self._now)
+        self._end_open_times()
+        self.host.gate(awaited, vouched, now)
+        if self.host.state is BreakerState.OPEN:
+            self.revision += 1
+            self._end_open_times()
+
+    def trip(self, cause: str, now: float, chance: float) -> None:
+        """Open for all before traffic finds out; in METRICS_ONLY only say so, in other states nothing."""
+        self._now = max(now, self._now)
+        if self.host.state in _JUDGED:
+            self._act(Finding("", cause), "", chance)
+
+    # --- commands -----------------------------------------------------------------------------------
 
     def command(self, verb: Verb, until: float, who: str, reason: str, now: float) -> None:
         """Do what an operator says; a manual state ends at `until` (s; FOREVER = by a verb only)."""

@@ -17,6 +17,7 @@ from ipc.vocabulary import FOREVER, BreakerSettings, BreakerState
 
 GENERATION_CODES: Final = 15
 """An outcome carries its generation as 1 to 15; generations this far apart look the same in it."""
+NEVER: Final = float("-inf")
 GROWTH_MAX: Final = 64
 """Steps of growth remembered; the open time has reached its maximum long before."""
 
@@ -90,6 +91,8 @@ class Circuit:
     """
 
     __slots__ = (
+        "_until",
+        "awaited",
         "began",
         "generation",
         "growth",
@@ -99,7 +102,7 @@ class Circuit:
         "passed",
         "since",
         "state",
-        "until",
+        "vouched",
     )
 
     def __init__(self, generation: int, now: float) -> None:
@@ -107,8 +110,11 @@ class Circuit:
         self.generation = generation
         self.since = now
         """When the generation began, s."""
-        self.until = FOREVER
-        """When the state ends by itself, s; FOREVER = it does not."""
+        self._until = FOREVER
+        self.awaited = NEVER
+        """Until when a probe's next word is awaited, s: no open time ends before, unless it vouches."""
+        self.vouched = FOREVER
+        """Since when a probe vouches for the dependency that this open time refuses, s."""
         self.growth = 0
         """Failed recoveries that still lengthen the open time: n of the design."""
         self.growth_from = now
@@ -122,6 +128,31 @@ class Circuit:
         self.passed: dict[str, int] = {}
         """Successful trials by party, of the half-open period that is or, when CLOSED, was the last."""
 
+    @property
+    def until(self) -> float:
+        """When the state ends by itself, s; FOREVER = it does not."""
+        if self.state is not BreakerState.OPEN:
+            return self._until
+        return max(self._until, min(self.awaited, self.vouched))
+
+    def gate(self, awaited: float, vouched: bool, now: float) -> None:
+        """A probe spoke and its next word is awaited until then (s; NEVER = there is none).
+
+        While it vouches nobody waits for it; an opening that follows no failed recovery is over with that.
+        """
+        self.awaited = awaited
+        if self.state is BreakerState.OPEN:
+            self.vouched = min(self.vouched, now) if vouched else FOREVER
+            if vouched and not self.growth:
+                self._until = min(self._until, now)
+
+    def why_over(self) -> str:
+        """Why the open time ends, in words."""
+        if self.vouched < FOREVER:
+            return "its probe passes, and the open time is over" if self.growth else "its probe passes"
+        silent = self.awaited > self._until
+        return "the open time is over, and its probe says nothing" if silent else "the open time is over"
+
     def fire(
         self, event: Event, generation: int, now: float, settings: BreakerSettings, chance: float
     ) -> BreakerState:
@@ -130,16 +161,17 @@ class Circuit:
         `generation` becomes current. A circuit that opens gets the end of its open time, with `chance`
         in [0, 1) as its jitter; other states end by themselves only when `extend` says so.
         """
-        old = self.state
+        old, due = self.state, self.until
         self._settle_growth(event, now, settings)
         self.state = new = TABLE[old, event]
         self.generation = generation
         self.since = self.growth_from = now
         if new is BreakerState.HALF_OPEN:
             self.had.clear()
-            self.began = self.last_grant = min(now, self.until)
+            self.began = self.last_grant = min(now, due)
         opens = new is BreakerState.OPEN
-        self.until = now + open_time_s(settings, self.growth, chance) if opens else FOREVER
+        self._until = now + open_time_s(settings, self.growth, chance) if opens else FOREVER
+        self.vouched = FOREVER
         if new is not BreakerState.CLOSED or event is Event.RESET:
             self.passed.clear()
         return old
@@ -183,19 +215,21 @@ class Circuit:
 
     def extend(self, until: float) -> None:
         """The present state ends by itself at `until` instead."""
-        self.until = until
+        self._until = until
 
     def shift(self, delta: float) -> None:
         """Move every stored time by `delta` seconds."""
         self.since += delta
-        self.until += delta
+        self._until += delta
+        self.awaited += delta
+        self.vouched += delta
         self.growth_from += delta
         self.began += delta
         self.last_grant += delta
 
     def to_plain(self) -> list[Any]:
         """As JSON values."""
-        until = None if self.until == FOREVER else self.until
+        until = None if self._until == FOREVER else self._until
         return [
             int(self.state),
             self.generation,
@@ -207,17 +241,22 @@ class Circuit:
             self.began,
             self.last_grant,
             sorted(self.passed.items()),
+            None if self.awaited == NEVER else self.awaited,
+            None if self.vouched == FOREVER else self.vouched,
         ]
 
     @classmethod
     def from_plain(cls, plain: list[Any]) -> Circuit:
         """The circuit that `to_plain` wrote."""
-        state, generation, since, until, growth, growth_from, had, *times, passed = plain
+        state, generation, since, until, growth, growth_from, had, *rest = plain
+        began, last_grant, passed, awaited, vouched = rest
         circuit = cls(generation, since)
         circuit.state = BreakerState(state)
-        circuit.until = FOREVER if until is None else until
+        circuit._until = FOREVER if until is None else until
         circuit.growth, circuit.growth_from = growth, growth_from
         circuit.had = set(had)
-        circuit.began, circuit.last_grant = times
+        circuit.began, circuit.last_grant = began, last_grant
         circuit.passed = dict(passed)
+        circuit.awaited = NEVER if awaited is None else awaited
+        circuit.vouched = FOREVER if vouched is None else vouched
         return circuit

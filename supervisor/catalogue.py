@@ -1,8 +1,8 @@
-"""Every breaker of this host by its names, and which settings are in force for each.
+"""Every breaker of this host by its names: the settings in force, and the probe that speaks for it.
 
 `[breakers."shop/database"]` of the configuration file comes before `[breakers.database]`, and either
-before what workers declare. Neighbours: `engine` (the only writer), `host_breaker`, `views` (resolves
-names that people type). Knows no worker's record and no outcome.
+before what workers declare. Neighbours: `engine` (the only writer), `host_breaker`, `probe_watch` (what a
+probe's words mean), `views` (resolves names that people type). Knows no worker's record and no outcome.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ipc.breaker import Breaker
+from ipc.circuit import NEVER
 from ipc.errors import SettingsError
-from ipc.vocabulary import BreakerSettings
+from ipc.vocabulary import BreakerSettings, BreakerState
 from supervisor.errors import BreakerNotFound
 from supervisor.host_breaker import HostBreaker, read_settings
-from supervisor.messages import Configured
+from supervisor.messages import Configured, ProbeEnded, ProbesConfigured
+from supervisor.probe_watch import ERROR, ProbeWatch, Probing
 from supervisor.turn import Turn
 
 BREAKERS_MAX: Final = 4096
@@ -31,6 +33,8 @@ class Catalogue:
         self.named: dict[str, HostBreaker] = {}
         self.configured: dict[str, tuple[BreakerSettings | None, bool]] = {}
         """By full or short name: settings (None = the file gives none), and whether it is critical."""
+        self.watches: dict[str, ProbeWatch] = {}
+        """By full or short name: the probe that the file gives to that table."""
 
     def resolve(self, name: str) -> str:
         """The full name of what a person typed, full or short. Raises BreakerNotFound."""
@@ -61,6 +65,7 @@ class Catalogue:
         )
         self.numbered.append(made)
         self.named[made.name] = made
+        self._gate(made, now)
         return made
 
     def configure(self, told: Configured, turn: Turn) -> None:
@@ -78,6 +83,8 @@ class Catalogue:
         for breaker in self.numbered:
             breaker.configured, breaker.critical = self._said(breaker.namespace, breaker.short)
             self.choose(breaker, turn)
+            self._gate(breaker, turn.now)
+            turn.touch(breaker)
         if self.configured != before:
             names = ", ".join(self.configured) or "none"
             turn.happened("supervisor", f"the configuration file decides about breakers: {names}")
@@ -108,14 +115,78 @@ class Catalogue:
             )
         breaker.conflicting = differing
 
+    # --- probes -----------------------------------------------------------------------------------
+
+    def configure_probes(self, told: ProbesConfigured, turn: Turn) -> None:
+        """Which tables have a probe now; one whose table has not changed goes on where it stood."""
+        before = self.watches
+        self.watches = {}
+        for rule in told.probes:
+            known = before.get(rule.table)
+            self.watches[rule.table] = known if known and known.rule == rule else ProbeWatch(rule)
+        for breaker in self.numbered:
+            self._gate(breaker, turn.now)
+            turn.touch(breaker)
+
+    def probe_ended(self, told: ProbeEnded, turn: Turn) -> None:
+        """A probe spoke, for every breaker of its table. One that is there no more has nothing to say."""
+        watch = self.watches.get(told.table)
+        if watch is None or watch.rule.digest != told.digest:
+            return
+        news = watch.take(told, turn.now)
+        if news:
+            facts = {"event": "probe", "probe": told.table, "verdict": watch.verdict}
+            turn.happened("breaker", f"{told.table}: {news}", **facts)
+        if watch.verdict == ERROR:
+            return
+        for breaker in self.numbered:
+            if self.watch_of(breaker) is watch:
+                self._gate(breaker, turn.now)
+                if watch.fallen(breaker.breaker.since):
+                    cause = f"its probe failed {watch.run} times: {watch.text}"
+                    breaker.breaker.trip(cause, turn.now, breaker.chance(turn.chance))
+                turn.touch(breaker)
+
+    def watch_of(self, breaker: HostBreaker) -> ProbeWatch | None:
+        """The probe that speaks for this breaker: that of its exact table, if it has one, probed or not."""
+        exact = breaker.name
+        return self.watches.get(exact if exact in self.configured else breaker.short)
+
+    def _gate(self, breaker: HostBreaker, now: float) -> None:
+        """Let the probe's last words, or that there is none, act on a breaker."""
+        watch, judge = self.watch_of(breaker), breaker.breaker
+        if watch is None:
+            judge.gate(NEVER, vouched=False, now=now)
+        else:
+            judge.gate(watch.until, watch.risen(judge.since), now)
+
+    def probing(self) -> tuple[Probing, ...]:
+        """For the schedule of probes: every table that has one, and since when its breakers wait for it."""
+        opened = dict.fromkeys(self.watches, NEVER)
+        for breaker in self.numbered:
+            watch = self.watch_of(breaker)
+            if watch is not None and breaker.state is BreakerState.OPEN:
+                opened[watch.rule.table] = max(opened[watch.rule.table], breaker.breaker.since)
+        return tuple(Probing(table, since > NEVER, since) for table, since in opened.items())
+
+    # --- snapshots --------------------------------------------------------------------------------
+
+    def shift(self, delta_s: float) -> None:
+        """Move every time by `delta_s`: the clock began anew."""
+        for breaker in self.numbered:
+            breaker.shift(delta_s)
+        for watch in self.watches.values():
+            watch.shift(delta_s)
+
     def to_plain(self) -> list[Any]:
-        """The breakers and the configuration as JSON values."""
+        """The breakers, the configuration and the probes as JSON values."""
         return [
             [breaker.to_plain() for breaker in self.numbered],
             [
                 [name, None if settings is None else settings.to_json(), critical]
                 for name, (settings, critical) in self.configured.items()
             ],
+            [watch.to_plain() for watch in self.watches.values()],
         ]
 
     @classmethod
@@ -129,4 +200,7 @@ class Catalogue:
         for name, settings, critical in plain[1]:
             read = None if settings is None else BreakerSettings.from_json(settings)
             catalogue.configured[name] = (read, critical)
+        for values in plain[2]:
+            watch = ProbeWatch.from_plain(values)
+            catalogue.watches[watch.rule.table] = watch
         return catalogue

@@ -30,8 +30,8 @@ class Chronicle:
         self, now: float, kind: str, text: str, breaker: str = "", worker: str = "", **facts: str
     ) -> Happened:
         """Remember an event and return it, numbered; what others wrote into it cannot forge a log line."""
-        told = tuple((name, _line(fact)) for name, fact in facts.items())
-        happened = Happened(self.following, kind, _line(text), breaker, worker, told)
+        told = tuple((name, line(fact)) for name, fact in facts.items())
+        happened = Happened(self.following, kind, line(text), breaker, worker, told)
         self.following += 1
         self.events.append((now, happened))
         return happened
@@ -75,7 +75,7 @@ class Chronicle:
         return chronicle
 
 
-def _line(text: str) -> str:
+def line(text: str) -> str:
     """At most TEXT_MAX printable characters on one line."""
     text = text[:TEXT_MAX]
     return text if text.isprintable() else "".join(one if one.isprintable() else "?" for one in text)

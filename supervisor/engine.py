@@ -42,13 +42,14 @@ from supervisor.messages import (
     WorkerQuarantined,
 )
 from supervisor.metrics import KIND_NAMES
+from supervisor.older import as_of_today
 from supervisor.roster import Roster
 from supervisor.turn import Effects, Turn
 from supervisor.worker import ReadFrom, Worker
 
 FOR_S_MAX: Final = 10 * 366 * 86_400.0
 """Seconds that a manual state may last, where it is to end at all."""
-PLAIN_VERSION: Final = 2
+PLAIN_VERSION: Final = 3
 """Version of `to_plain`: raised with every change of what it writes."""
 _VERBS: Final = frozenset(Verb)
 _KINDS: Final = tuple(OutcomeKind(kind) if kind in KIND_NAMES else None for kind in range(16))
@@ -278,8 +279,7 @@ class Engine:
 
     def shift(self, delta_s: float) -> None:
         """Move every time by `delta_s`: the snapshot is of a boot whose clock stood elsewhere."""
-        for breaker in self.catalogue.numbered:
-            breaker.shift(delta_s)
+        self.catalogue.shift(delta_s)
         self.roster.shift(delta_s)
         self.counting.shift(delta_s)
         self.chronicle.shift(delta_s)
@@ -300,8 +300,7 @@ class Engine:
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Engine:
         """The engine that `to_plain` wrote. Raises ValueError, TypeError or LookupError on anything else."""
-        if isinstance(plain, dict) and plain.get("version") == 1:
-            plain = _from_version_1(plain)
+        plain = as_of_today(plain)
         if not isinstance(plain, dict) or plain.get("version") != PLAIN_VERSION:
             raise ValueError(f"not a snapshot of version {PLAIN_VERSION}")
         engine = cls()
@@ -321,13 +320,6 @@ class Engine:
         self._next = min(self._due.values(), default=math.inf)
 
 
-def _from_version_1(plain: dict[str, Any]) -> dict[str, Any]:
-    """A snapshot of before there were counters, as one of today."""
-    workers, tombs = plain["roster"]
-    roster = [[[*worker, []] for worker in workers], tombs]
-    return {**plain, "version": PLAIN_VERSION, "roster": roster, "counting": [*plain["counting"], []]}
-
-
 _HANDLERS: Final[dict[type[Any], Callable[[Engine, Any, Turn], None]]] = {
     WorkerJoined: lambda engine, told, turn: engine.roster.joined(told, turn),
     WorkerLeft: lambda engine, told, turn: engine.roster.left(told, turn),
@@ -342,7 +334,7 @@ _HANDLERS: Final[dict[type[Any], Callable[[Engine, Any, Turn], None]]] = {
     Command: Engine._commanded,
     Configured: lambda engine, told, turn: engine.catalogue.configure(told, turn),
     DaemonStarted: Engine._started,
-    ProbesConfigured: lambda _engine, _told, _turn: None,
-    ProbeEnded: lambda _engine, _told, _turn: None,
+    ProbesConfigured: lambda engine, told, turn: engine.catalogue.configure_probes(told, turn),
+    ProbeEnded: lambda engine, told, turn: engine.catalogue.probe_ended(told, turn),
     Tick: lambda _engine, _told, _turn: None,
 }

@@ -46,7 +46,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "example journal",
         # the engine, pure
         "chronicle host_breaker",
-        "turn worker",
+        "older probe_watch turn worker",
         "catalogue counting",
         "roster",
         "engine",

@@ -39,6 +39,16 @@ class Loop:
     began: float = 0.0
     last_grant: float = 0.0
     passed: list[str] = field(default_factory=list)
+    heard: float = LONG_AGO
+    """Until when the probe that was last heard has time for its next word."""
+    good: float | None = None
+    """Since when it has been passing often enough, in this open time."""
+
+    def over(self) -> float:
+        """When the state ends by itself: a probe that is not content keeps it, as long as it talks."""
+        if self.state is not OPEN or self.heard <= self.until:
+            return self.until
+        return self.heard if self.good is None else max(self.until, min(self.good, self.heard))
 
 
 @dataclass
@@ -254,7 +264,7 @@ class Model(Notebook):
     def go(self, scope: str, new: BreakerState, chance: float = 0.0, reset: bool = False) -> None:
         """Write down a move."""
         settings, loop = self.settings, self.alone[scope] if scope else self.host
-        old, loop.state = loop.state, new
+        over, old, loop.state = loop.over(), loop.state, new
         self.generation += 1
         self.moves.append((scope, old, new, self.generation))
         if old is CLOSED:
@@ -264,9 +274,10 @@ class Model(Notebook):
             loop.n += grown < settings.recovery_timeout_max
         loop.n = 0 if reset else loop.n
         if new is HALF_OPEN:
-            loop.had, loop.began = set(), min(self.now, loop.until)
+            loop.had, loop.began = set(), min(self.now, over)
             loop.last_grant = loop.began
         loop.generation, loop.since, loop.n_from, loop.until = self.generation, self.now, self.now, FOREVER
+        loop.good = None
         if new is OPEN:
             base = min(
                 settings.recovery_timeout_max, settings.recovery_timeout * settings.recovery_growth**loop.n
@@ -289,7 +300,7 @@ class Model(Notebook):
     def end_open_times(self) -> None:
         """Whoever was open for long enough is half-open."""
         for scope, loop in [("", self.host), *self.alone.items()]:
-            if loop.state is OPEN and loop.until <= self.now:
+            if loop.state is OPEN and loop.over() <= self.now:
                 self.go(scope, HALF_OPEN)
 
     def advance(self, chance: float) -> None:
@@ -311,6 +322,24 @@ class Model(Notebook):
             self.forget_all()
         self.would = {}
         self.go("", HALF_OPEN if state is FORCED_OPEN else CLOSED)
+
+    def probe(self, heard: float, good: bool) -> None:
+        """A probe spoke; it has time until `heard` for its next word."""
+        self.end_open_times()
+        host = self.host
+        host.heard = heard
+        if host.state is OPEN and not good:
+            host.good = None
+        elif host.state is OPEN:
+            host.good = self.now if host.good is None else host.good
+            if host.n == 0:
+                host.until = min(host.until, self.now)
+        self.end_open_times()
+
+    def trip(self, chance: float) -> None:
+        """A probe has failed too often."""
+        if self.host.state in {CLOSED, METRICS_ONLY}:
+            self.open_for_all(chance)
 
     def forget_all(self) -> None:
         """Nothing that was seen so far counts any more."""

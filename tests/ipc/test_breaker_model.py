@@ -185,6 +185,26 @@ class Beside(RuleBasedStateMachine):
         self.real.give_back(party, grant.permit, self.there)
         self.model.give_back(party, grant.permit)
 
+    @rule(patience=st.sampled_from([0.5, 4.0, 16.0, -FOREVER]), good=st.booleans())
+    def probe_speaks(self, patience: float, good: bool) -> None:
+        """A probe says how the dependency is, and when it will say so again; -FOREVER = it never will."""
+        self.real.gate(self.there + patience, good, self.there)
+        self.model.probe(self.now + patience, good)
+
+    @rule(chance=chances)
+    def probe_trips(self, chance: float) -> None:
+        """A probe has failed too often."""
+        self.real.trip("its probe failed", self.there, chance)
+        self.model.trip(chance)
+
+    @rule(good=st.lists(st.booleans(), min_size=1, max_size=5), chance=chances)
+    def probed_outage(self, good: list[bool], chance: float) -> None:
+        """It opens, and a probe speaks once a second."""
+        self.probe_trips(chance)
+        for passes in good:
+            self.probe_speaks(4.0, passes)
+            self.time_passes(1.0)
+
     @rule(party=parties)
     def joins(self, party: str) -> None:
         """A worker comes."""
@@ -259,11 +279,11 @@ class Beside(RuleBasedStateMachine):
         self.real.give_back("", 0, self.there)
         for party in PARTIES:
             loop = self.model.alone.get(party, self.model.host)
-            refuses = loop.state in {BreakerState.OPEN, BreakerState.FORCED_OPEN} and loop.until < FOREVER
+            refuses = loop.state in {BreakerState.OPEN, BreakerState.FORCED_OPEN} and loop.over() < FOREVER
             state, generation, until, permits = unpack_row(self.real.word(party))
             assert (state, generation, permits) == (loop.state, loop.generation, self.model.may_have(party))
             if self.moved == 0.0:
-                assert until == (loop.until if refuses else 0.0)
+                assert until == (loop.over() if refuses else 0.0)
         window = self.model.window()
         totals = self.real.totals
         expected = len(window), sum(note.failed for note in window), sum(note.slow for note in window)

@@ -23,6 +23,9 @@ from supervisor.messages import (
     Message,
     OutcomeBatch,
     PermitAsked,
+    ProbeEnded,
+    ProbeRule,
+    ProbesConfigured,
     Publish,
     Refused,
     Taken,
@@ -137,6 +140,17 @@ class Host:
     def command(self, verb: str, for_s: float | None = None, breaker: str = "app/database") -> list[Effect]:
         """An operator commands."""
         return self.say(Command(breaker, verb, for_s, "a test", 0, "root"))
+
+    def probes(self, *rules: ProbeRule) -> list[Effect]:
+        """The configuration file's probes."""
+        return self.say(ProbesConfigured(rules))
+
+    def probed(
+        self, verdict: str, ago: float = 0.0, table: str = "database", digest: str = "", chance: float = 0.0
+    ) -> list[Effect]:
+        """A probe that was begun so many seconds ago has ended."""
+        told = ProbeEnded(table, verdict, "connection refused", ago, self.now - ago, digest)
+        return self.say(told, chance)
 
     def answer(self) -> dict[str, Any]:
         """The value of the one answer to the message said last."""

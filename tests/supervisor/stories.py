@@ -30,6 +30,9 @@ from supervisor.messages import (
     OutcomeBatch,
     PermitAsked,
     PermitReturned,
+    ProbeEnded,
+    ProbeRule,
+    ProbesConfigured,
     Taken,
     Tick,
     WorkerForgotten,
@@ -125,10 +128,31 @@ COMMANDS: Final = st.builds(
 TABLES: Final = st.tuples(
     st.sampled_from(("database", "app/cache")), st.sampled_from((*JSONS, "{}")), st.booleans()
 )
+RULES: Final = st.builds(
+    ProbeRule,
+    st.sampled_from(("database", "app/database", "app/cache")),
+    st.integers(1, 2),
+    st.integers(1, 2),
+    st.booleans(),
+    st.sampled_from((0.5, 4.0)),
+    st.sampled_from(("1", "1", "2")),
+)
+PROBES: Final = st.lists(RULES, max_size=2, unique_by=lambda one: one.table).map(tuple)
+VERDICTS: Final = st.builds(
+    ProbeEnded,
+    st.sampled_from(("database", "database", "app/cache", "app/database")),
+    st.sampled_from(("passed", "passed", "failed", "failed", "error", "?")),
+    st.just("connection refused"),
+    st.just(0.25),
+    st.sampled_from((0.0, 0.0, 0.01, 5.0, -1.0)),
+    st.sampled_from(("1", "1", "1", "2")),
+)
 MESSAGES: Final[st.SearchStrategy[Message]] = st.one_of(
     *[drains()] * 8,
     *[st.builds(PermitAsked, WORKERS, ROWS, st.integers(1, 40))] * 4,
+    *[VERDICTS] * 4,
     *[st.just(Tick())] * 2,
+    st.builds(ProbesConfigured, PROBES),
     JOINED,
     st.builds(BreakerDeclared, WORKERS, ROWS, NAMES, st.sampled_from((*JSONS, "garbage"))),
     st.builds(ClassDeclared, WORKERS, ROWS, ROWS, st.sampled_from(("TimeoutError", "OSError"))),
@@ -158,6 +182,14 @@ def outage(count: int) -> list[Said]:
     return [*attached(count), Said(OutcomeBatch((), judged)), Said(Tick(), 1.0)]
 
 
+def probed(count: int) -> list[Said]:
+    """So many workers whose breaker is open, and kept so by a probe that fails."""
+    rules = (ProbeRule("database", 1, 1, True, 4.0, "1"), ProbeRule("app/cache", 2, 2, True, 4.0, "1"))
+    story = [Said(ProbesConfigured(rules)), *outage(count)]
+    failed = Said(ProbeEnded("database", "failed", "refused", 0.1, 0.0, "1"), 0.1)
+    return [*story[:-1], failed, story[-1]]
+
+
 def one_sick() -> list[Said]:
     """Four workers, the first of which fails while the others succeed: it is isolated."""
     story = attached(4)
@@ -169,7 +201,9 @@ def one_sick() -> list[Said]:
     return story
 
 
-BEGINNINGS: Final = st.sampled_from(([], attached(2), attached(4), outage(2), outage(4), one_sick()))
+BEGINNINGS: Final = st.sampled_from(
+    ([], attached(2), attached(4), outage(2), outage(4), probed(2), probed(4), one_sick())
+)
 """How stories begin: else few of them would get anywhere."""
 WHOLE: Final = st.builds(list.__add__, BEGINNINGS, STORIES)
 
@@ -182,6 +216,8 @@ def live(engine: Engine, story: Iterable[Said], now: float) -> Iterator[tuple[Sa
         if isinstance(told.message, OutcomeBatch):
             judged = tuple(_fit(engine, one, now) for one in told.message.judged)
             said = replace(told, message=replace(told.message, judged=judged))
+        if isinstance(told.message, ProbeEnded):
+            said = replace(told, message=replace(told.message, started=now - told.message.started))
         yield said, now, engine.handle(said.message, now, said.chance)
 
 

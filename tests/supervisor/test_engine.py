@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,9 @@ from supervisor.messages import (
 )
 from tests.supervisor.conversation import FAILURE, SUCCESS, Host, nonce
 
+OF_VERSION_2 = Path(__file__).with_name("version_2.json")
+CIRCUIT_OF_VERSION_2 = 10
+"""Values of a circuit in it."""
 QUICK = BreakerSettings(recovery_timeout=1.0, recovery_jitter=0.0, trial_timeout=2.0, successes_to_close=1)
 
 
@@ -215,9 +219,32 @@ def test_a_snapshot_of_before_counters_is_read() -> None:
     """What version 1 wrote is the same state, without counters."""
     host = open_host("a")
     plain = json.loads(json.dumps(host.engine.to_plain()))
-    old = {**plain, "version": 1, "counting": plain["counting"][:-1]}
+    for breaker in plain["catalogue"][0]:
+        circuits = breaker[3][1]
+        circuits[0] = circuits[0][:CIRCUIT_OF_VERSION_2]
+    old = {**plain, "version": 1, "counting": plain["counting"][:-1], "catalogue": plain["catalogue"][:2]}
     old["roster"] = [[worker[:-1] for worker in plain["roster"][0]], plain["roster"][1]]
     assert Engine.from_plain(old).to_plain() == host.engine.to_plain()
+
+
+def test_a_snapshot_of_before_probes_is_read() -> None:
+    """A file that version 2 wrote is the same host: states, words, what waits for time, and what follows."""
+    kept = json.loads(OF_VERSION_2.read_text())
+    engine = Engine.from_plain(kept["plain"])
+    assert [[one.worker, one.row, one.word] for one in engine.publications()] == kept["words"]
+    assert engine.next_time() == kept["next"]
+    states = {name: breaker.state.name for name, breaker in engine.catalogue.named.items()}
+    assert states == {
+        "app/database": "CLOSED",
+        "app/cache": "OPEN",
+        "app/queue": "HALF_OPEN",
+        "app/mail": "FORCED_OPEN",
+    }
+    assert list(engine.catalogue.named["app/database"].breaker.isolated) == [nonce("a")]
+    assert Engine.from_plain(json.loads(json.dumps(engine.to_plain()))).to_plain() == engine.to_plain()
+    host = Host(engine, 200.0)
+    host.say(Tick())
+    assert host.engine.catalogue.named["app/cache"].state.name == "HALF_OPEN"
 
 
 def test_effects_come_in_the_order_of_their_causes() -> None:

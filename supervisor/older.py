@@ -1,0 +1,43 @@
+"""Snapshots that older versions of the engine wrote, as one of today. Knows the shapes, not what is in them.
+
+Neighbours: `engine`, which reads what comes out of here and writes none but the newest version.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def as_of_today(plain: Any) -> Any:
+    """The snapshot in its present shape, one version after the other; what is none is left as it is."""
+    if isinstance(plain, dict) and plain.get("version") == 1:
+        plain = _from_version_1(plain)
+    if isinstance(plain, dict) and plain.get("version") == 2:
+        plain = _from_version_2(plain)
+    return plain
+
+
+def _from_version_1(plain: dict[str, Any]) -> dict[str, Any]:
+    """Of before there were counters."""
+    workers, tombs = plain["roster"]
+    roster = [[[*worker, []] for worker in workers], tombs]
+    return {**plain, "version": 2, "roster": roster, "counting": [*plain["counting"], []]}
+
+
+def _from_version_2(plain: dict[str, Any]) -> dict[str, Any]:
+    """Of before there were probes: no circuit waits for one."""
+    breakers, configured = plain["catalogue"]
+    catalogue = [[_breaker_of_version_2(breaker) for breaker in breakers], configured, []]
+    return {**plain, "version": 3, "catalogue": catalogue}
+
+
+def _breaker_of_version_2(plain: list[Any]) -> list[Any]:
+    namespace, short, settings, (now, circuits, *judged), *rest = plain
+    host, isolated, *counts = circuits
+    isolated = [[party, _circuit_of_version_2(circuit)] for party, circuit in isolated]
+    circuits = [_circuit_of_version_2(host), isolated, *counts]
+    return [namespace, short, settings, [now, circuits, *judged], *rest]
+
+
+def _circuit_of_version_2(plain: list[Any]) -> list[Any]:
+    return [*plain, None, None]
