@@ -181,13 +181,14 @@ class Attachments:
             self._died(worker)
 
     def deliver(self, effects: list[Effect]) -> None:
-        """Carry out what was committed."""
+        """Carry out what was committed: verdicts first, since calls wait for them and logs do not."""
         for effect in effects:
             if isinstance(effect, Publish):
                 attached = self._live.get(effect.worker)
                 if attached is not None:
                     attached.segment.words[at.W_BOARD + effect.row] = effect.word
-            elif isinstance(effect, Happened):
+        for effect in effects:
+            if isinstance(effect, Happened):
                 log.log(LEVELS.get(effect.kind, logging.INFO), "%s", effect.text)
             elif isinstance(effect, Retire):
                 self._retire(effect.worker)
