@@ -61,6 +61,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         # its parent
         "listener lock notify",
         "store",
+        "deposits lives",
         "nursery",
         "main",
         # the command line
@@ -150,7 +151,8 @@ CLOCKS: Final[dict[str, str]] = {
     "ipc/client.py": "the clock that every guard of the process reads, the nonce, back-off",
     "ipc/forks.py": "when this process began",
     "supervisor/daemon.py": "the clock and the dice that every actor is given",
-    "supervisor/nursery.py": "the daemon's pulse, restarts",
+    "supervisor/lives.py": "the first pulse of a daemon",
+    "supervisor/nursery.py": "the clock of its loop",
     "supervisor/lock.py": "how long to wait for another supervisor's end",
     "supervisor/start.py": "the name of a checkpoint that is set aside",
     "supervisor/control_server.py": "dates that people read",

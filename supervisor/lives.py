@@ -1,0 +1,262 @@
+"""The daemon's lives: each is started by fork and exec, watched, ended if it must be, and followed.
+
+Nothing here waits: a start that is not due yet is a time (`next_time`), so that the nursery serves its
+workers meanwhile. A new daemon inherits everything by numbers of descriptors; one message of the old one
+that was sent is never lost, because its queue is read after its death.
+Neighbours: `nursery` (the only caller), `descriptors` (the channel). Knows no deposit and no worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from supervisor import descriptors
+from supervisor.descriptors import Inheritance
+from supervisor.steps import life_of
+
+log = logging.getLogger("breakerd.nursery")
+
+EXIT_CONFIGURATION: Final = 78
+EXIT_FAILED: Final = 71
+NEVER: Final = float("inf")
+
+HUNG_S: Final = 10.0
+"""A daemon whose heartbeat is older than this is killed."""
+STOP_S: Final = 5.0
+"""How long a daemon may take to end when it is asked to."""
+FAILURES_MAX: Final = 5
+"""Failures of the daemon within FAILURE_WINDOW_S beyond which the nursery gives up (exit 71)."""
+FAILURE_WINDOW_S: Final = 60.0
+FRESH_AFTER: Final = 3
+"""Failed starts within the window after which the daemon starts without the checkpoint."""
+PAUSE_MAX_S: Final = 1.0
+CRASH_VARIABLE: Final = "BREAKERD_CRASH_AT"
+
+Inherit = Callable[[int, bool], Inheritance]
+"""Makes a new daemon's table from the number of its channel and whether it begins without a checkpoint."""
+Take = Callable[[bytes, list[int]], None]
+
+
+@dataclass(slots=True)
+class _Life:
+    """One life of the daemon."""
+
+    process: subprocess.Popen[bytes]
+    pidfd: int
+    channel: socket.socket
+    ready: bool = False
+    asked_at: float = NEVER
+
+
+class Lives:
+    """Keeps one daemon alive; `code` says when it cannot be."""
+
+    def __init__(
+        self, poll: select.poll, inherit: Inherit, take: Take, started: Callable[[int], None]
+    ) -> None:
+        """`take` gets every message, `started` the pid of every new daemon."""
+        self._poll = poll
+        self._inherit = inherit
+        self._take = take
+        self._started = started
+        self.pulse_fd = os.memfd_create("breakerd-pulse", os.MFD_CLOEXEC)
+        os.ftruncate(self.pulse_fd, mmap.PAGESIZE)
+        page = mmap.mmap(self.pulse_fd, mmap.PAGESIZE)
+        page.madvise(mmap.MADV_DONTFORK)
+        self._pulse = memoryview(page).cast("Q")
+        """Word 0: the daemon's last heartbeat, ns; written by it alone, and set here before it starts."""
+        self.code: int | None = None
+        """The exit code with which the nursery has to end: no daemon can be kept alive; None = one can."""
+        self.why = ""
+        """A sentence about the last end, for people."""
+        self._life: _Life | None = None
+        self._due = 0.0
+        self._failures: deque[float] = deque()
+        self._failed_starts = 0
+        self._count = 0
+
+    @property
+    def pid(self) -> int:
+        """The daemon's pid; 0 = there is none now."""
+        return self._life.process.pid if self._life else 0
+
+    @property
+    def ready(self) -> bool:
+        """True while a daemon serves."""
+        return self._life is not None and self._life.ready
+
+    @property
+    def asked(self) -> bool:
+        """True if the daemon that lives was asked to end."""
+        return self._life is not None and self._life.asked_at != NEVER
+
+    def age_s(self, now: float) -> float:
+        """How old the daemon's last sign of life is."""
+        return now - self._pulse[0] / 1e9
+
+    def next_time(self, now: float) -> float:
+        """When `turn` has to be called at the latest, s."""
+        if self._life is None:
+            return self._due if self.code is None else NEVER
+        return min(now + HUNG_S / 10.0, self._life.asked_at + STOP_S)
+
+    def served(self) -> None:
+        """The daemon says that it serves."""
+        if self._life is not None:
+            self._life.ready = True
+            self._failed_starts = 0
+
+    def send(self, data: bytes, numbers: tuple[int, ...] = ()) -> bool:
+        """One message to the daemon; False = there is none, or its queue is full: nothing was sent."""
+        return self._life is not None and descriptors.send(self._life.channel, data, numbers)
+
+    def ask(self, now: float) -> None:
+        """Let it end: SIGTERM, and SIGKILL after STOP_S."""
+        if self._life is not None and not self.asked:
+            self._life.asked_at = now
+            self._life.process.terminate()
+
+    def kill(self) -> None:
+        """End it now."""
+        if self._life is not None:
+            self._life.process.kill()
+
+    def turn(self, ready: set[int], now: float) -> None:
+        """Serve the channel of the daemon that lives and see whether it still does; start one that is due."""
+        life = self._life
+        if life is not None:
+            if life.channel.fileno() in ready and not self._serve(life):
+                self._poll.unregister(life.channel)
+            if life.pidfd in ready:
+                self._bury(life, life.process.wait(), now)
+            else:
+                self._look(life, now)
+        if self._life is None and self.code is None and now >= self._due:
+            self._begin(now)
+
+    def _look(self, life: _Life, now: float) -> None:
+        """Kill it if it hangs, or takes too long to end."""
+        if now - life.asked_at > STOP_S:
+            life.process.kill()
+        elif (age_s := self.age_s(now)) > HUNG_S:
+            log.error("the daemon (pid %d) gave no sign for %.1f s: killing it", life.process.pid, age_s)
+            life.process.kill()
+
+    def _begin(self, now: float) -> None:
+        """Start a daemon; where there is no process or no descriptor to be had, later."""
+        try:
+            self._life = self._spawn()
+        except OSError as error:
+            # What is kept here must outlive that, too.
+            log.error("the daemon cannot be started: %s", error.strerror)  # noqa: TRY400 (one line)
+            self._count_failure(now)
+
+    def _spawn(self) -> _Life:
+        """Fork and exec a daemon that inherits everything. Raises OSError, and then there is none."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        with theirs:
+            try:
+                process = self._execute(theirs)
+                try:
+                    pidfd = os.pidfd_open(process.pid)
+                except OSError:
+                    process.kill()
+                    process.wait()
+                    raise
+            except OSError:
+                ours.close()
+                raise
+        self._started(process.pid)
+        self._poll.register(ours, select.POLLIN)
+        self._poll.register(pidfd, select.POLLIN)
+        return _Life(process, pidfd, ours)
+
+    def _execute(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
+        table = os.memfd_create("breakerd-table", 0)
+        try:
+            inheritance = self._inherit(theirs.fileno(), self._failed_starts >= FRESH_AFTER)
+            os.write(table, inheritance.to_json())
+            self._pulse[0] = time.monotonic_ns()
+            return subprocess.Popen(
+                [sys.executable, "-m", "supervisor.daemon", str(table)],
+                pass_fds=(*inheritance.numbers(), table),
+                env=self._surroundings(),
+                stdin=subprocess.DEVNULL,
+                # A terminal's ^C is for the nursery, which ends everything in order.
+                process_group=0,
+            )
+        finally:
+            os.close(table)
+
+    def _surroundings(self) -> dict[str, str]:
+        """The daemon's environment. The hook is for one life only: the next shows that nothing was lost."""
+        self._count += 1
+        told = os.environ.get(CRASH_VARIABLE)
+        kept = dict(os.environ)
+        if told and life_of(told) != self._count:
+            del kept[CRASH_VARIABLE]
+        return kept
+
+    def _serve(self, life: _Life) -> bool:
+        """Take what the daemon sent; False = its end is closed."""
+        while (got := descriptors.receive(life.channel)) is not None:
+            data, numbers = got
+            if not data:
+                return False
+            self._take(data, numbers)
+        return True
+
+    def _bury(self, life: _Life, code: int, now: float) -> None:
+        """After the reap nobody can send any more: take every message that is still in the queue."""
+        self._serve(life)
+        self._poll.unregister(life.pidfd)
+        try:
+            self._poll.unregister(life.channel)
+        except KeyError:
+            pass  # its end was closed before
+        life.channel.close()
+        os.close(life.pidfd)
+        self._life = None
+        if life.asked_at != NEVER:
+            self._due = NEVER
+            return
+        if code == EXIT_CONFIGURATION:
+            self.code = code
+            self.why = "the daemon refused its configuration; the log says why"
+            return
+        self.why = f"the daemon ended ({_how(code)}): a new one starts"
+        log.warning("the daemon (pid %d) ended: %s", life.process.pid, _how(code))
+        self._due = now
+        if life.ready and code in (0, -signal.SIGKILL):
+            return  # it served and was killed from outside: it is back at once
+        self._failed_starts += 0 if life.ready else 1
+        self._count_failure(now)
+
+    def _count_failure(self, now: float) -> None:
+        """One more failure: the next start waits, or there were too many."""
+        self._failures.append(now)
+        while now - self._failures[0] > FAILURE_WINDOW_S:
+            self._failures.popleft()
+        self._due = now + min(PAUSE_MAX_S, 0.05 * 2 ** len(self._failures))
+        if len(self._failures) > FAILURES_MAX:
+            self.code = EXIT_FAILED
+            self.why = "the daemon failed too often; the log says why"
+            log.critical("the daemon failed more than %d times in %g s", FAILURES_MAX, FAILURE_WINDOW_S)
+
+
+def _how(code: int) -> str:
+    """An exit code in words."""
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
