@@ -114,7 +114,8 @@ class Connections:
         self._loop = loop
         self._clock = clock
         self._post = post
-        self._limits = limits
+        self.limits = limits
+        """A reload puts others here; who is connected already stays."""
         self._open: dict[int, _Connection] = {}
         self._per_uid: Counter[int] = Counter()
         self._next = 0
@@ -188,7 +189,7 @@ class Connections:
         """Keep a new connection, or say why not."""
         accepted.setblocking(False)
         peer = Peer(*_CREDENTIALS.unpack(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)))
-        limits = self._limits
+        limits = self.limits
         if len(self._open) >= limits.connections_max or self._per_uid[peer.uid] >= limits.per_uid_max:
             self.refused_full += 1
             self.turned_away_at = self._clock()

@@ -30,6 +30,7 @@ from supervisor.facts import Facts
 from supervisor.hello import Greeter, HelloRefused, Joining, Welcome, user_name
 from supervisor.messages import Command, Message, PermitAsked, PermitReturned, Refused
 from supervisor.mind import Mind, Tell, Told
+from supervisor.reload import Asked
 from supervisor.settings import SupervisorSettings
 
 log = logging.getLogger("breakerd.control")
@@ -273,6 +274,13 @@ class ControlServer:
         command = Command(name, str(verb), for_s, reason[:REASON_MAX], request.peer.uid, user)
         self._tell(request, command)
 
+    def _reload(self, request: Request) -> None:
+        """Answered by the actor `reload`, when the file was read and is in force or refused."""
+        user = user_name(request.peer.uid)
+        self._check_commander(request.peer, user, "reload")
+        if not self.stage.post("reload", Asked(request.peer.uid, user, request)):
+            self._refuse(request)
+
     def _check_commander(self, peer: Peer, user: str, what: str) -> None:
         """Raises RequestRefused (`denied`), which the audit log shows, unless this user may command."""
         if may_command(peer, user, self.settings.commanders):
@@ -331,6 +339,7 @@ _VERBS: Final[Mapping[str, _Handler]] = {
     "hello": ControlServer._hello,
     "permit": ControlServer._permit,
     "command": ControlServer._command,
+    "reload": ControlServer._reload,
     "config": ControlServer._configuration,
     "doctor": ControlServer._doctor,
     "sleep": ControlServer._sleep,

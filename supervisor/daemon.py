@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import mmap
 import os
@@ -36,8 +37,12 @@ from supervisor.intake import Intake
 from supervisor.intake_actor import Died, IntakeActor, Look
 from supervisor.messages import Tick, WorkerForgotten, WorkerLeft
 from supervisor.mind import Mind, Tell
+from supervisor.reload import Answered, Asked, Reload
+from supervisor.reload import Look as LookAtReload
 from supervisor.selfcheck import examine
+from supervisor.settings import SupervisorSettings
 from supervisor.steps import crash_at
+from supervisor.timers import Timer
 
 log = logging.getLogger("breakerd.daemon")
 
@@ -60,10 +65,8 @@ class Daemon:
         self._inherited = inherited
         self._loop = loop
         self._code = EXIT_OK
-        self._settings = settings.SupervisorSettings()
-        if inherited.config:
-            self._settings = settings.parse(inherited.config_text, inherited.config)
-        logging.getLogger().setLevel(self._settings.log_level.upper())
+        told = _configuration(inherited)
+        logging.getLogger().setLevel(told.log_level.upper())
         self._boot = boot_id()
         # Read once: it takes a descriptor, and an answer must not need one.
         self._software = start.software()
@@ -75,7 +78,7 @@ class Daemon:
         self._problems: tuple[str, ...] = ()
         self._said = ""
         self._stage = Stage(loop.call_soon, time.monotonic, self._give_up, fault=self._fault())
-        begun = start.begin(inherited, self._boot, self._settings, time.monotonic())
+        begun = start.begin(inherited, self._boot, told, time.monotonic())
         self._intake = Intake(begun.engine)
         self._attachments = Attachments(
             loop,
@@ -90,30 +93,31 @@ class Daemon:
             begun.engine, begun.journal, self._attachments, time.monotonic, random.random, self._step
         )
         self._reader = IntakeActor(self._intake, self._mind, time.monotonic, self._step)
-        greeter = Greeter(
-            self._mind, self._attachments, self._settings, inherited.bell, self._boot, time.monotonic_ns
+        self._greeter = Greeter(
+            self._mind, self._attachments, told, inherited.bell, self._boot, time.monotonic_ns
         )
-        self._control = ControlServer(self._mind, greeter, self._settings, self._facts, time.monotonic)
+        self._control = ControlServer(self._mind, self._greeter, told, self._facts, time.monotonic)
         self._disk = DiskActor(begun.disk, self._mind, self._in_thread, time.monotonic, self._boot)
         self._control.later = loop.call_soon
         self._control.examine = lambda: examine(
             inherited.runtime, inherited.state, self._disk, time.monotonic_ns()
         )
-        for actor in (self._mind, self._reader, self._control, self._disk):
+        self._reload = Reload(
+            told, self._to_nursery, self._in_thread, self._apply, time.monotonic, self._step
+        )
+        self._reload.problem = inherited.config_problem
+        for actor in (self._mind, self._reader, self._control, self._disk, self._reload):
             actor.stage = self._stage
             self._stage.add(actor)
-        self._connections = self._control.connections = Connections(
+        self._connections = self._control.connections = self._reload.connections = Connections(
             socket.socket(fileno=inherited.listener),
             loop,
             time.monotonic,
             lambda request: self._stage.post("control", request),
-            Limits(
-                self._settings.unsaid_max,
-                self._settings.connections_max,
-                self._settings.per_uid_max,
-                self._settings.hello_within_s,
-            ),
+            _limits(told),
         )
+        self._ticking = Timer(loop, told.tick_s, self._tick)
+        self._copying = Timer(loop, told.disk_interval_s, lambda: self._stage.post("disk", CopyDue()))
         self._takeover(begun)
 
     @staticmethod
@@ -157,11 +161,10 @@ class Daemon:
         loop.add_reader(self._channel.fileno(), self._from_nursery)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, loop.stop)
-        self._every(self._settings.tick_s, self._tick)
         self._every(HEARTBEAT_S, self._beat)
         self._every(SWEEP_S, lambda: self._stage.post("control", Sweep()))
+        self._every(SWEEP_S, lambda: self._stage.post("reload", LookAtReload()))
         self._every(SWEEP_S, self._attachments.remind)
-        self._every(self._settings.disk_interval_s, lambda: self._stage.post("disk", CopyDue()))
         self._connections.start()
         descriptors.send(self._channel, descriptors.READY)
         if self._inherited.managed:
@@ -173,13 +176,16 @@ class Daemon:
         return self._code
 
     def _every(self, seconds: float, work: Callable[[], object]) -> None:
-        """Do this work again and again; it must not wait. Late turns are not made up for."""
+        """Do this work again and again, whatever the configuration says."""
+        Timer(self._loop, seconds, work)
 
-        def again() -> None:
-            self._loop.call_later(seconds, again)
-            work()
-
-        self._loop.call_later(seconds, again)
+    def _apply(self, new: SupervisorSettings) -> None:
+        """A reload is committed: use the new settings wherever they are used."""
+        logging.getLogger().setLevel(new.log_level.upper())
+        self._greeter.settings = self._control.settings = new
+        self._connections.limits = _limits(new)
+        self._ticking.every(new.tick_s)
+        self._copying.every(new.disk_interval_s)
 
     def _rung(self) -> None:
         """The doorbell: reset it first, drain afterwards, so that a later ring is never swallowed."""
@@ -220,10 +226,18 @@ class Daemon:
             if data[:1] == descriptors.STORED:
                 self._attachments.stored(data[1:17].hex())
                 self._stage.post("control", Stored(data[1:17].hex()))
+            if data[:1] == descriptors.HANGUP:
+                self._stage.post("reload", Asked(hangup=int.from_bytes(data[1:9], "big")))
+            if data[:1] == descriptors.LOADED:
+                told = json.loads(data[9:]).get("text", "")
+                self._stage.post("reload", Answered(int.from_bytes(data[1:9], "big"), told))
             if data[:1] == descriptors.DROPPED:
                 worker = data[1:17].hex()
                 if self._stage.post("mind", Tell((WorkerForgotten(worker),))):
                     self._attachments.dropped(worker)
+
+    def _to_nursery(self, data: bytes, numbers: tuple[int, ...]) -> bool:
+        return descriptors.send(self._channel, data, numbers)
 
     def _give_up(self, failed: ActorFailed) -> None:
         """An actor failed too often: this life ends, the nursery decides about the next."""
@@ -257,6 +271,7 @@ class Daemon:
             software=self._software,
             checkpoint_problem=self._mind.problem,
             disk_problem=self._disk.problem,
+            configuration_problem=self._reload.problem,
             degraded=(*self._problems, *filter(None, (self._mind.journal.cramped,))),
             restarts=tuple(sorted(self._stage.restarts().items())),
             failed_at=self._stage.failed_at(),
@@ -267,8 +282,22 @@ class Daemon:
         )
 
 
+def _configuration(inherited: Inheritance) -> SupervisorSettings:
+    """What the nursery keeps of the file. Raises ConfigurationError."""
+    if not inherited.config:
+        return SupervisorSettings()
+    return settings.parse(inherited.config_text, inherited.config)
+
+
+def _limits(told: SupervisorSettings) -> Limits:
+    """How many connections there may be, by the configuration."""
+    return Limits(told.unsaid_max, told.connections_max, told.per_uid_max, told.hello_within_s)
+
+
 def main() -> int:
     """The entry of the process; the argument is the number of the table's descriptor."""
+    # A terminal that closes tells the whole group: it is the nursery's word that counts.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     table = int(sys.argv[1])
     with open(table, "rb") as file:
         file.seek(0)

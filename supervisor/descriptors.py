@@ -8,8 +8,12 @@ the last to hold it; under systemd a worker is welcome only when the store has i
                         X nonce(16)                         close them; answered by x nonce(16)
                         R                                   ready: serving
                         S text                              how things are, in one sentence
+                        L ticket(8) + [memfd]               a checked configuration: apply and keep it
+                        E number(8) text                    a reload is over, also for this H; what was wrong
     nursery -> daemon   x nonce(16)                         closed
                         d nonce(16)                         under systemd: these are in its store, too
+                        l ticket(8) JSON                    {} = applied and kept; {"text": why not}
+                        H number(8)                         SIGHUP came, so often by now: reload
 
 Neighbours: `nursery` and `daemon` (the two ends), `hello` (identity of a worker). Knows no engine.
 """
@@ -32,6 +36,10 @@ DROPPED: Final = b"x"
 STORED: Final = b"d"
 READY: Final = b"R"
 STATUS: Final = b"S"
+LOAD: Final = b"L"
+LOADED: Final = b"l"
+SETTLED: Final = b"E"
+HANGUP: Final = b"H"
 MESSAGE_MAX: Final = 4096
 PR_SET_PDEATHSIG: Final = 1
 
@@ -66,8 +74,10 @@ class Inheritance:
     """Start empty: the checkpoint made earlier daemons fail."""
     held: tuple[Held, ...]
     config_text: str = ""
-    """What the configuration file held when the nursery began: one that is being edited when a daemon dies
-    must not keep the next one from starting."""
+    """What the configuration file held when the nursery began, or at the last good reload: one that is being
+    edited when a daemon dies must not keep the next one from starting."""
+    config_problem: str = ""
+    """What was wrong with the last reload; empty = nothing."""
     managed: bool = False
     """A service manager reads the sentences of STATUS, and answers deposits by STORED."""
 

@@ -35,6 +35,7 @@ from supervisor.messages import (
     ProbesConfigured,
     Publish,
     Refused,
+    Reloaded,
     Tick,
     WorkerForgotten,
     WorkerJoined,
@@ -251,6 +252,12 @@ class Engine:
             self.counting.note(turn.now, sentence)
             turn.happened("supervisor", sentence, event="lost")
 
+    def _reloaded(self, told: Reloaded, turn: Turn) -> None:
+        """The configuration of another file's text is in force, as the messages before this one said it."""
+        who = f"{told.user} (uid {told.uid})" if told.uid >= 0 else told.user
+        text = f"the configuration was reloaded, asked for by {who}: {told.changed}"
+        turn.happened("supervisor", text, event="reloaded", uid=str(told.uid), user=told.user)
+
     # --- for those around it ----------------------------------------------------------------------
 
     def resolve(self, name: str) -> str:
@@ -336,5 +343,6 @@ _HANDLERS: Final[dict[type[Any], Callable[[Engine, Any, Turn], None]]] = {
     DaemonStarted: Engine._started,
     ProbesConfigured: lambda engine, told, turn: engine.catalogue.configure_probes(told, turn),
     ProbeEnded: lambda engine, told, turn: engine.catalogue.probe_ended(told, turn),
+    Reloaded: Engine._reloaded,
     Tick: lambda _engine, _told, _turn: None,
 }

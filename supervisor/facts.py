@@ -27,7 +27,9 @@ class Facts:
     disk_problem: str = ""
     """Why the copy for a reboot is not written."""
     degraded: tuple[str, ...] = ()
-    """What else is not as it should be: a quarantined snapshot, a refused reload."""
+    """What else is not as it should be: a quarantined snapshot, a segment that could not be read."""
+    configuration_problem: str = ""
+    """Why the last reload was not good: the configuration of before it is in force."""
     restarts: tuple[tuple[str, int], ...] = ()
     """How often each actor was restarted, by its name."""
     failed_at: tuple[tuple[str, float], ...] = ()

@@ -81,7 +81,10 @@ def sentence(engine: Engine, facts: Facts) -> str:
         for breaker in engine.catalogue.numbered
         if breaker.state is not BreakerState.CLOSED
     ]
-    parts = [facts.checkpoint_problem, facts.disk_problem, *facts.degraded[:1], ", ".join(wrong[:NAMED_MAX])]
+    parts = [facts.checkpoint_problem, facts.disk_problem, *facts.degraded[:1]]
+    if facts.configuration_problem:
+        parts.append(f"reload refused: {facts.configuration_problem}")
+    parts.append(", ".join(wrong[:NAMED_MAX]))
     if len(wrong) > NAMED_MAX:
         parts.append(f"{len(wrong) - NAMED_MAX} more are not closed")
     breakers, workers = len(engine.catalogue.numbered), len(engine.workers)
@@ -108,6 +111,11 @@ def _supervisor(engine: Engine, facts: Facts, now: float) -> Iterator[Check]:
         yield Check("supervisor:state-copy", "warn", text, "failed")
     else:
         yield Check("supervisor:state-copy", "pass", value="written")
+    if facts.configuration_problem:
+        text = f"the configuration file could not be reloaded: {facts.configuration_problem}"
+        yield Check("supervisor:configuration", "warn", text, "refused")
+    else:
+        yield Check("supervisor:configuration", "pass", value="in force")
     for sentence in facts.degraded:
         yield Check("supervisor:degraded", "warn", sentence, "degraded")
     failed_at = dict(facts.failed_at)

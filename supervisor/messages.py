@@ -222,6 +222,17 @@ class ProbeEnded:
     """Of the ProbeRule by which it was asked."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """The configuration file was read again on request; said last of what makes it be in force."""
+
+    uid: int
+    """Who asked for it; -1 = a signal."""
+    user: str
+    changed: str
+    """What is different now, as the end of a sentence."""
+
+
 Message = (
     WorkerJoined
     | WorkerLeft
@@ -239,6 +250,7 @@ Message = (
     | CounterDeclared
     | ProbesConfigured
     | ProbeEnded
+    | Reloaded
 )
 
 _KINDS: Final[tuple[type[Any], ...]] = (
@@ -258,6 +270,7 @@ _KINDS: Final[tuple[type[Any], ...]] = (
     CounterDeclared,
     ProbesConfigured,
     ProbeEnded,
+    Reloaded,
 )
 """The journal writes a message by its place here: append only, never reorder."""
 

@@ -1,6 +1,7 @@
 """What the nursery says to systemd and was given by it: sd_notify, the watchdog, inherited descriptors.
 
     READY=1 STATUS=...                       a daemon serves; one live sentence
+    RELOADING=1 MONOTONIC_USEC=...           a reload has begun; READY=1 says that it is over
     WATCHDOG=1                               only while the daemon's pulse is fresh
     STOPPING=1                               asked to end
     FDSTORE=1 FDNAME=... FDPOLL=0 + fds      keep these; they come back with LISTEN_FDS at the next start
@@ -65,6 +66,7 @@ class Notifier:
         self._pending: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._beaten_at = 0.0
         self._status = ""
+        self._reloading = False
         self._socket: socket.socket | None = None
         if address:
             # An abstract name begins with "@" in the environment and with a zero byte in the kernel.
@@ -88,8 +90,20 @@ class Notifier:
         return self.watchdog_s / BEATS if self.watchdog_s else float("inf")
 
     def ready(self) -> None:
-        """A daemon serves."""
+        """A daemon serves, and nothing is being reloaded any more."""
+        self._reloading = False
         self._say("READY=1")
+
+    def reloading(self, now_ns: int) -> None:
+        """A reload has begun at `now_ns` of CLOCK_MONOTONIC; said once, whoever asks for it besides."""
+        if not self._reloading:
+            self._reloading = True
+            self._say("RELOADING=1", f"MONOTONIC_USEC={now_ns // 1000}")
+
+    def reloaded(self) -> None:
+        """The reload is over, well or not."""
+        if self._reloading:
+            self.ready()
 
     def stopping(self) -> None:
         """The end has begun."""

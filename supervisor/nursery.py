@@ -9,6 +9,7 @@ breaker.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import resource
@@ -22,6 +23,8 @@ from typing import Final
 from supervisor import descriptors, notify
 from supervisor.deposits import Deposits
 from supervisor.descriptors import Inheritance
+from supervisor.errors import ConfigurationError
+from supervisor.kept import Hangups, Kept
 from supervisor.listener import adopt, listen
 from supervisor.lives import EXIT_CONFIGURATION, Lives
 from supervisor.lock import Lock
@@ -35,6 +38,8 @@ log = logging.getLogger("breakerd.nursery")
 EXIT_OK: Final = 0
 LOOK_S: Final = 1.0
 """The loop turns at least this often."""
+TEXT_MAX: Final = 500
+"""Characters of what the daemon is told about a configuration that is not taken."""
 
 
 class Nursery:
@@ -43,7 +48,7 @@ class Nursery:
     def __init__(self, places: Places) -> None:
         self._places = places
         self._notifier, given = notify.take(os.environ, os.getpid())
-        self._config_text = _read(places.config)
+        self._kept = Kept(places.config or "", _read(places.config))
         self._lock = Lock.take(places.runtime)
         activated = adopt(given.listener, places.socket) if given.listener is not None else None
         self._activated = activated is not None
@@ -51,6 +56,7 @@ class Nursery:
         self._listener = activated or listen(places.socket)
         self._deposits = Deposits(Store(self._notifier), given.stored)
         self._stops = 0
+        self._hangups = Hangups()
         self._code: int | None = None
         """The exit code, once the end has begun."""
         self._started_at = time.monotonic()
@@ -71,6 +77,8 @@ class Nursery:
             now = time.monotonic()
             if not (self._stops and not self._lives.pid):
                 self._lives.turn(ready, now)
+            if self._lives.ready and self._hangups.tell(self._lives.pid, self._lives.send):
+                self._notifier.reloading(time.monotonic_ns())
             _reap_orphans({self._lives.pid})
             self._notifier.beat(now, self._lives.age_s(now))
             if self._is_over(now):
@@ -105,13 +113,14 @@ class Nursery:
             lock=self._lock.fd,
             nursery=os.getpid(),
             started_at=self._started_at,
-            config=self._places.config or "",
+            config=self._kept.file,
             runtime=self._places.runtime,
             state=self._places.state,
             fresh=fresh,
             held=self._deposits.held(),
             managed=self._notifier.active,
-            config_text=self._config_text,
+            config_text=self._kept.text,
+            config_problem=self._kept.problem,
         )
 
     def _take(self, data: bytes, numbers: list[int]) -> None:
@@ -134,17 +143,39 @@ class Nursery:
         self._lives.served()
         self._notifier.ready()
 
+    def _load(self, data: bytes, numbers: list[int]) -> None:
+        """A checked configuration: apply and keep it, whole or not at all. Said again, it changes nothing.
+
+        If the daemon dies before it reads the answer, the next one begins with what is kept here.
+        """
+        told = {}
+        try:
+            settings = self._kept.take(numbers)
+            logging.getLogger().setLevel(settings.log_level.upper())
+            if self._code is None:
+                self._notifier.reloading(time.monotonic_ns())
+        except ConfigurationError as error:
+            told = {"text": str(error)[:TEXT_MAX]}
+        self._lives.send(descriptors.LOADED + data[:8] + json.dumps(told).encode())
+
+    def _settled(self, data: bytes, _numbers: list[int]) -> None:
+        self._hangups.done(int.from_bytes(data[:8], "big"))
+        self._kept.problem = data[8:].decode(errors="replace")
+        self._notifier.reloaded()
+
     def _status(self, data: bytes, _numbers: list[int]) -> None:
         if self._code is None:
             self._notifier.status(data.decode(errors="replace"))
 
     def _take_signals(self) -> None:
-        """Count the requests to stop."""
+        """Count the requests to stop, note the one to reload."""
         try:
             numbers = self._signals.recv(64)
         except BlockingIOError:
             return
         self._stops += sum(number in (signal.SIGTERM, signal.SIGINT) for number in numbers)
+        if signal.SIGHUP in numbers:
+            self._hangups.came()
 
     def _clear(self) -> None:
         """Leave no socket behind that nobody listens on."""
@@ -161,6 +192,8 @@ _HANDLERS: Final[dict[bytes, Callable[[Nursery, bytes, list[int]], None]]] = {
     descriptors.DROP: Nursery._drop,
     descriptors.READY: Nursery._ready,
     descriptors.STATUS: Nursery._status,
+    descriptors.LOAD: Nursery._load,
+    descriptors.SETTLED: Nursery._settled,
 }
 
 

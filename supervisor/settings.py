@@ -149,14 +149,18 @@ def load(path: str | None) -> SupervisorSettings:
             data = file.read(FILE_MAX + 1)
     except OSError as error:
         raise ConfigurationError((f"{path}: cannot be read: {error.strerror}",)) from error
+    return parse(decode(data, path), path)
+
+
+def decode(data: bytes, path: str) -> str:
+    """The text of the file, of which `data` is all, or more than FILE_MAX. Raises ConfigurationError."""
     if len(data) > FILE_MAX:
         raise ConfigurationError((f"{path}: larger than {FILE_MAX} bytes",))
     try:
-        text = data.decode()
+        return data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigurationError((f"{path}: line {line}: not UTF-8",)) from None
-    return parse(text, path)
 
 
 def parse(text: str, name: str) -> SupervisorSettings:

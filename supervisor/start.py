@@ -69,16 +69,21 @@ class Begun:
     _lost: tuple[str, ...]
     _forgotten: tuple[str, ...]
     _boot: int
-    _configured: Configured
+    _configured: tuple[Message, ...]
 
     def opening(self, problems: tuple[str, ...]) -> tuple[Message, ...]:
         """The first messages of this life, as one commit; `problems` may be more than ours by now."""
         return (
             DaemonStarted(self.engine.incarnation + 1, self._boot, (*problems, *self.told)),
-            self._configured,
+            *self._configured,
             *(WorkerLeft(worker, segment_lost=True) for worker in self._lost),
             *(WorkerForgotten(worker) for worker in self._forgotten),
         )
+
+
+def configuring(settings: SupervisorSettings) -> tuple[Message, ...]:
+    """Everything by which the engine learns the configuration file: said at the start and by a reload."""
+    return Configured(settings.configured()), settings.probes_configured()
 
 
 def begin(inherited: Inheritance, boot: int, settings: SupervisorSettings, now: float) -> Begun:
@@ -109,7 +114,7 @@ def begin(inherited: Inheritance, boot: int, settings: SupervisorSettings, now: 
         tuple(lost),
         tuple(nonce for nonce in engine.tombs if nonce not in held),
         boot,
-        Configured(settings.configured()),
+        configuring(settings),
     )
 
 

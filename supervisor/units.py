@@ -5,7 +5,7 @@
     PREFIX/lib/tmpfiles.d/breakerd.conf      the directory of the socket
     PREFIX/share/breakerd/worker.conf        an example for the services that use it
 
-The files are those of the folder `systemd`; only ExecStart= and ProtectHome= depend on the environment.
+The files are those of the folder `systemd`; the commands and ProtectHome= depend on the environment.
 What somebody else put there is neither overwritten nor removed. Neighbours: `main` calls it.
 """
 
@@ -33,6 +33,8 @@ PLACES: Final = {
 PREFIX: Final = "/usr/local"
 COMMAND: Final = "/usr/bin/breakerd run"
 """What stands in the shipped service for the command of this environment."""
+CONTROL: Final = "/usr/bin/supervisorctl"
+"""The same for its control command."""
 HOMES: Final = ("/home", "/root", "/run/user")
 """What ProtectHome=yes hides."""
 TEMPORARY: Final = ("/tmp", "/var/tmp")  # noqa: S108 (what PrivateTmp=yes hides)
@@ -48,19 +50,26 @@ class Home:
 
     command: str
     """The command line of `breakerd run`."""
+    control: str
+    """The command line of `supervisorctl`, without its words."""
     paths: tuple[str, ...]
     """What the service's user must be able to read."""
 
 
 def home() -> Home:
     """This environment."""
-    script = os.path.join(sysconfig.get_path("scripts"), "breakerd")
     source = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    command = f"{_quoted(script)} run" if os.path.exists(script) else ""
-    return Home(
-        command or f"{_quoted(sys.executable)} -m supervisor.main run",
-        (script if command else sys.executable, os.path.realpath(sys.executable), source),
-    )
+    command, script = _command("breakerd", "supervisor.main")
+    control, _ = _command("supervisorctl", "supervisor.ctl.main")
+    return Home(f"{command} run", control, (script, os.path.realpath(sys.executable), source))
+
+
+def _command(name: str, module: str) -> tuple[str, str]:
+    """A command line of this environment, and the file that it runs: its script, else the interpreter."""
+    script = os.path.join(sysconfig.get_path("scripts"), name)
+    if os.path.exists(script):
+        return _quoted(script), script
+    return f"{_quoted(sys.executable)} -m {module}", sys.executable
 
 
 def install(prefix: str, where: Home) -> list[str]:
@@ -132,7 +141,7 @@ def _text(name: str, where: Home) -> str:
             text = file.read()
     except OSError as error:
         raise ConfigurationError((f"{path}: cannot be read: {error.strerror}; install again",)) from error
-    text = text.replace(COMMAND, where.command)
+    text = text.replace(COMMAND, where.command).replace(CONTROL, where.control)
     if any(path.startswith(tuple(f"{home}/" for home in HOMES)) for path in where.paths):
         text = text.replace("ProtectHome=yes", "ProtectHome=read-only")
     return text

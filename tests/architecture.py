@@ -43,7 +43,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "settings_workers",
         "policy settings_probe",
         "descriptors disk image places priority settings units",
-        "example journal",
+        "changes config_file example journal kept",
         # the engine, pure
         "chronicle host_breaker",
         "older probe_watch turn worker",
@@ -51,12 +51,13 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "roster",
         "engine",
         # the daemon's actors, and what they touch
-        "actor connections decode health",
+        "actor connections decode health timers",
         "mind source views",
         "intake",
         "attachments intake_actor start",
         "disk_actor hello",
-        "control_server selfcheck",
+        "reload selfcheck",
+        "control_server",
         "daemon",
         # its parent
         "listener lock notify",
@@ -68,7 +69,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "ctl.__init__ ctl.page",
         "ctl.ask ctl.colour ctl.exits ctl.screen ctl.trouble",
         "ctl.parse",
-        "ctl.configuring ctl.doctor ctl.health ctl.listings ctl.usage ctl.versions ctl.waiting",
+        "ctl.configuring ctl.doctor ctl.health ctl.listings ctl.reloading ctl.usage ctl.versions ctl.waiting",
         "ctl.breaker ctl.watching",
         "ctl.main",
     ),

@@ -83,7 +83,7 @@ def _run(request: Request, screen: Screen, clock: Clock) -> Verdict:
     if alone is not None:
         screen.show(alone)
         return alone.verdict
-    commanding = request.verb == "breaker" and request.words[0] != "show"
+    commanding = request.verb == "reload" or (request.verb == "breaker" and request.words[0] != "show")
     path = request.socket or ""
     try:
         path = find(request.socket)
@@ -116,6 +116,8 @@ def _page(request: Request, asker: Asker, program: str) -> Page:
     page: Page
     if request.verb == "wait":
         page = _load("waiting").wait(request, asker.path, asker.clock)
+    elif request.verb == "reload":
+        page = _load("reloading").command(asker)
     elif request.verb == "breaker" and request.words[0] != "show":
         page = _load("breaker").command(request, asker, program)
     else:

@@ -18,6 +18,8 @@ TIMEOUT_S: Final = 1.2
 Python's own start on a busy machine still below 2 s."""
 WAIT_S: Final = 30.0
 """The same for `wait`, in all."""
+RELOAD_S: Final = 10.0
+"""The same for `reload`: longer than the supervisor takes to say that it takes longer."""
 WATCH_S: Final = 2.0
 UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 LEVELS: Final = ("live", "ready", "full")
@@ -93,6 +95,7 @@ VERBS: Final[dict[str, Verb]] = {
     "events": Verb("[COUNT]", "What happened last; --watch follows", ("--watch",)),
     "errors": Verb("[BREAKER]", "Counts by exception class, and when each was last seen", ("--watch",)),
     "wait": Verb("{live|ready|breaker NAME STATE}", "Wait until it is so, at most --timeout seconds"),
+    "reload": Verb("", "Read the configuration file again; if it is wrong, the old one stays"),
     "config": Verb("{check [FILE]|example|show}", "Check a file, print a commented one, or the one in use"),
     "doctor": Verb("", "What may go wrong here, and what to do about it", ("--fail-on",)),
     "version": Verb("", "Versions of this command and of the supervisor"),
@@ -158,7 +161,7 @@ def _values(flags: dict[str, str], verb: str) -> dict[str, Any]:
         values["socket"] = flags["--socket"]
     if "--watch" in flags:
         values["watch_s"] = _seconds("--watch", flags["--watch"] or f"{WATCH_S}", 0.05, 3600.0)
-    values["timeout_s"] = WAIT_S if verb == "wait" else TIMEOUT_S
+    values["timeout_s"] = {"wait": WAIT_S, "reload": RELOAD_S}.get(verb, TIMEOUT_S)
     if "--timeout" in flags:
         values["timeout_s"] = _seconds("--timeout", flags["--timeout"], 0.01, 86_400.0)
     if "--fail-on" in flags:

@@ -60,6 +60,8 @@ def explain(error: BreakerdError, path: str, commanding: bool = False) -> Troubl
     if isinstance(error, ControlRefused):
         action = {
             "unknown": "see the names: supervisorctl breakers",
+            "unconfigured": "restart it with one: breakerd run --config FILE, or /etc/breakerd/breakerd.toml",
+            "late": "see what holds it up: supervisorctl health; what is in force: supervisorctl config show",
             "ambiguous": "say which, with its namespace: NAMESPACE/NAME",
         }.get(error.code, "see: supervisorctl health")
         return Trouble(Verdict.REFUSED, error.code, str(error), action)
@@ -89,7 +91,8 @@ def _unavailable(error: SupervisorUnavailable, path: str, commanding: bool) -> T
     else:
         action = "it was restarted meanwhile: try again"
     if commanding and error.reason in ("timeout", "closed"):
-        action = f"whether it was done is not known, look: supervisorctl breaker show NAME; then: {action}"
+        look = "supervisorctl breaker show NAME (after a reload: config show)"
+        action = f"whether it was done is not known, look: {look}; then: {action}"
     return Trouble(Verdict.UNAVAILABLE, error.reason, text, action)
 
 

@@ -6,12 +6,15 @@ import difflib
 from typing import Final
 
 from supervisor.ctl.page import Page
-from supervisor.ctl.parse import EVERYWHERE, TIMEOUT_S, VERBS, WAIT_S, WATCH_S, Request, UsageError
+from supervisor.ctl.parse import EVERYWHERE, RELOAD_S, TIMEOUT_S, VERBS, WAIT_S, WATCH_S, Request, UsageError
 
 FLAGS: Final = {
     "--socket": ("PATH", "the supervisor's socket; else BREAKERD_SOCKET, else the default places"),
     "--json": ("", "print the supervisor's answer as JSON"),
-    "--timeout": ("TIME", f"how long to wait for an answer ({TIMEOUT_S:g}s; wait: {WAIT_S:g}s in all)"),
+    "--timeout": (
+        "TIME",
+        f"how long to wait for an answer ({TIMEOUT_S:g}s; reload: {RELOAD_S:g}s; wait: {WAIT_S:g}s in all)",
+    ),
     "--no-color": ("", "plain columns also on a terminal (as NO_COLOR in the environment)"),
     "--exit-code": (
         "STYLE",

@@ -40,8 +40,9 @@ def document(ran: subprocess.CompletedProcess[str], schema: str) -> Any:
 
 
 @pytest.fixture
-def busy(house: House) -> House:
+def busy(build: Callable[..., House]) -> House:
     """A supervisor with a worker that has called through two breakers, one of which is open."""
+    house = build("[namespaces.shop]\n").start()
     hand = house.hand(namespace="shop")
     hand.order("guard", breaker="database", **{**SETTINGS, "recovery_timeout": 60.0})
     hand.order("guard", breaker="cache")
@@ -58,7 +59,7 @@ def test_json_of_every_verb_is_true_to_its_schema(busy: House) -> None:
         "breakers": "breakers", "breaker show database": "breaker", "workers": "workers", "stats": "stats",
         "events": "events", "errors": "errors", "errors shop/database": "errors", "version": "version",
         "wait ready": "wait", "config show": "config-show", "config example": "config-example",
-        "config check /dev/null": "config-check", "help": "help", "doctor": "doctor",
+        "config check /dev/null": "config-check", "help": "help", "doctor": "doctor", "reload": "reload",
     }  # fmt: skip
     assert {line.split()[0] for line in lines} == set(VERBS)
     for line, schema in lines.items():
@@ -199,7 +200,7 @@ def test_denied_is_told_from_both(house: House) -> None:
 def as_nobody(house: House, *words: str) -> subprocess.CompletedProcess[str]:
     """Run it as a user without any right, who perhaps cannot reach this interpreter: all is loaded before."""
     code = (
-        "import os, sys; from supervisor.ctl import breaker, health, main, trouble; "
+        "import os, sys; from supervisor.ctl import breaker, health, main, reloading, trouble; "
         f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY}); sys.exit(main.main())"
     )
     return subprocess.run(

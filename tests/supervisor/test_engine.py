@@ -15,6 +15,7 @@ from supervisor.messages import (
     Happened,
     PermitReturned,
     Publish,
+    Reloaded,
     Tick,
     WorkerQuarantined,
 )
@@ -253,3 +254,16 @@ def test_effects_come_in_the_order_of_their_causes() -> None:
     host.settle_in("a")
     kinds = [type(effect) for effect in host.command("disable")]
     assert kinds == [Answer, Happened, Happened, Publish]
+
+
+def test_a_reload_is_an_event_that_names_who_asked() -> None:
+    """A person by name and number, a signal by its name."""
+    host = Host()
+    (happened,) = host.say(Reloaded(1000, "deploy", "breakers: added cache"))
+    assert isinstance(happened, Happened)
+    asked = "the configuration was reloaded, asked for by deploy (uid 1000): breakers: added cache"
+    assert (happened.kind, happened.text) == ("supervisor", asked)
+    assert dict(happened.fields) == {"event": "reloaded", "uid": "1000", "user": "deploy"}
+    (happened,) = host.say(Reloaded(-1, "SIGHUP", "nothing is different"))
+    assert isinstance(happened, Happened)
+    assert happened.text.endswith("asked for by SIGHUP: nothing is different")

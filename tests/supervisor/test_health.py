@@ -149,6 +149,20 @@ def test_a_disk_copy_that_cannot_be_written_is_a_warning() -> None:
     assert [status(settled(), level, facts) for level in ("ready", "full")] == ["pass", "warn"]
 
 
+def test_a_refused_reload_is_a_warning() -> None:
+    """Until a good one; systemd is told as well."""
+    facts = replace(FACTS, configuration_problem="file: breakers.x: unknown")
+    told = report(settled(), facts=facts)
+    text = "the configuration file could not be reloaded: file: breakers.x: unknown"
+    assert (told["status"], told["output"]) == ("warn", text)
+    assert told["checks"]["supervisor:configuration"] == [
+        {"status": "warn", "output": text, "observedValue": "refused"}
+    ]
+    sentence = health.sentence(settled().engine, facts)
+    assert sentence == "reload refused: file: breakers.x: unknown; 1 breaker, 2 workers, all closed"
+    assert report(settled())["checks"]["supervisor:configuration"][0]["status"] == "pass"
+
+
 def test_a_failed_actor_is_a_warning_for_a_minute() -> None:
     """Its restarts stay visible."""
     host = settled()

@@ -84,6 +84,26 @@ def test_a_life_as_it_is_told(manager: Manager) -> None:
     assert heard[3].startswith("STOPPING=1\nSTATUS=ending")
 
 
+def test_a_reload_as_it_is_told(manager: Manager) -> None:
+    """Begun once, over once, also where a new daemon ends it; over without a beginning is nothing."""
+    notifier = manager.notifier()
+    notifier.reloaded()
+    notifier.reloading(1_234_567)
+    notifier.reloading(2_000_000)
+    notifier.reloaded()
+    notifier.reloaded()
+    notifier.reloading(3_000_000)
+    notifier.ready()
+    notifier.reloaded()
+    heard = [text for text, _ in manager.heard()]
+    assert heard == [
+        "RELOADING=1\nMONOTONIC_USEC=1234",
+        "READY=1",
+        "RELOADING=1\nMONOTONIC_USEC=3000",
+        "READY=1",
+    ]
+
+
 def test_the_watchdog_is_fed_only_while_the_pulse_is_fresh(manager: Manager) -> None:
     """Four times in its time, and not at all once the pulse is older than half of it."""
     notifier = manager.notifier(watchdog_s=8.0)

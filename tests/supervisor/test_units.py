@@ -12,7 +12,8 @@ from supervisor.errors import ConfigurationError
 from supervisor.main import main
 from supervisor.units import Home
 
-SYSTEM = Home("/srv/venv/bin/breakerd run", ("/srv/venv/bin/breakerd",))
+CONTROL = "/srv/venv/bin/supervisorctl"
+SYSTEM = Home("/srv/venv/bin/breakerd run", CONTROL, ("/srv/venv/bin/breakerd",))
 SERVICE = units.PLACES["breakerd.service"]
 
 
@@ -27,13 +28,15 @@ def test_every_shipped_file_has_its_place() -> None:
 
 
 def test_they_are_written_for_the_environment(tmp_path: Path) -> None:
-    """The command is that of the environment; all else is as it was shipped, but for one line."""
+    """The commands are those of the environment; all else is as it was shipped, but for one line."""
     lines = units.install(str(tmp_path), SYSTEM)
     assert written(tmp_path) == sorted(units.PLACES.values())
     text = (tmp_path / SERVICE).read_text()
     shipped = (Path(units.folder()) / "breakerd.service").read_text()
-    assert text == units.MARK + shipped.replace("/usr/bin/breakerd run", SYSTEM.command)
+    shipped = shipped.replace("/usr/bin/breakerd run", SYSTEM.command)
+    assert text == units.MARK + shipped.replace("/usr/bin/supervisorctl", CONTROL)
     assert "\nExecStart=/srv/venv/bin/breakerd run\n" in text
+    assert "\nExecReload=/srv/venv/bin/supervisorctl reload\n" in text
     assert (tmp_path / SERVICE).stat().st_mode & 0o777 == 0o644
     assert lines[0] == f"wrote {tmp_path / SERVICE}"
     assert any("daemon-reload" in line for line in lines)
@@ -66,7 +69,7 @@ def test_what_somebody_else_wrote_is_left_alone(tmp_path: Path) -> None:
 def test_an_environment_in_a_home_is_not_hidden_from_the_service(tmp_path: Path) -> None:
     """ProtectHome= would take its interpreter away."""
     script = f"{units.HOMES[0]}/me/venv/bin/breakerd"
-    home = Home(f"{script} run", (script,))
+    home = Home(f"{script} run", CONTROL, (script,))
     units.install(str(tmp_path), home)
     assert "\nProtectHome=read-only\n" in (tmp_path / SERVICE).read_text()
 
@@ -75,10 +78,10 @@ def test_what_the_services_user_cannot_reach_is_told(tmp_path: Path) -> None:
     """A closed directory on the way, and a temporary one."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    told = units.warnings(Home("", (str(closed / "python"),)))
+    told = units.warnings(Home("", "", (str(closed / "python"),)))
     assert any(f"cannot reach {closed / 'python'}" in line and "closed to others" in line for line in told)
-    assert "PrivateTmp" in units.warnings(Home("", (f"{units.TEMPORARY[0]}/somebody/bin/python",)))[0]
-    assert units.warnings(Home("", ("/usr/bin/env",))) == []
+    assert "PrivateTmp" in units.warnings(Home("", "", (f"{units.TEMPORARY[0]}/somebody/bin/python",)))[0]
+    assert units.warnings(Home("", "", ("/usr/bin/env",))) == []
 
 
 def test_paths_are_quoted_as_systemd_wants_it(tmp_path: Path) -> None:

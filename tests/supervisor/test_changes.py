@@ -1,0 +1,81 @@
+"""What is different between two configurations."""
+
+from __future__ import annotations
+
+from supervisor.changes import compare
+from supervisor.settings import parse
+
+OLD = """
+[control]
+commanders = ["user:deploy"]
+[breakers.database]
+failure_threshold = 3
+[breakers.cache]
+[namespaces.shop]
+users = ["a"]
+[workers.web]
+target = "app:web"
+[workers.mail]
+target = "app:mail"
+"""
+NEW = """
+[control]
+commanders = ["user:deploy"]
+connections_max = 100
+[supervisor]
+tick_s = 0.01
+ring_slots = 1024
+log_level = "debug"
+[breakers.database]
+failure_threshold = 4
+[breakers.orders]
+[namespaces.shop]
+users = ["a", "b"]
+[workers.mail]
+target = "app:mail"
+[workers.web]
+target = "app:web"
+count = 2
+[workers.new]
+target = "app:new"
+"""
+NOTHING: dict[str, list[str]] = {"added": [], "changed": [], "removed": []}
+
+
+def test_each_section_has_its_names() -> None:
+    """A table's place in the file is no difference."""
+    changes = compare(parse(OLD, "file"), parse(NEW, "file"))
+    assert changes.to_json() == {
+        "changed": {
+            "control": ["connections_max"],
+            "supervisor": ["ring_slots", "tick_s", "log_level"],
+            "breakers": {"added": ["orders"], "changed": ["database"], "removed": ["cache"]},
+            "namespaces": {**NOTHING, "changed": ["shop"]},
+            "workers": {**NOTHING, "added": ["new"], "changed": ["web"]},
+        },
+        "restarted": ["web"],
+        "kept": [
+            "supervisor.ring_slots: attached workers keep their queue, new ones get the new size",
+            "supervisor.log_level: mail log as before until they are restarted",
+        ],
+    }
+    assert changes.sentence() == (
+        "control: connections_max; supervisor: ring_slots, tick_s, log_level; "
+        "breakers: added orders, changed database, removed cache; namespaces: changed shop; "
+        "workers: added new, changed web"
+    )
+
+
+def test_the_same_is_no_difference() -> None:
+    """Whatever the text looks like, and wherever it was read."""
+    changes = compare(parse(OLD, "one"), parse("# the same\n" + OLD, "other"))
+    assert changes.sentence() == "nothing is different"
+    assert changes.to_json()["changed"]["breakers"] == NOTHING
+
+
+def test_a_sentence_does_not_name_everything() -> None:
+    """Five, and how many more."""
+    many = "".join(f"[breakers.b{number}]\n" for number in range(9))
+    changes = compare(parse("", "file"), parse(many, "file"))
+    assert changes.sentence() == "breakers: added b0, b1, b2, b3, b4 and 4 more"
+    assert len(changes.to_json()["changed"]["breakers"]["added"]) == 9
