@@ -98,10 +98,12 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "memory.cache memory.spool",
         "memory.redis_cache memory.spooled",
         "memory.recall memory.redis_cache_async memory.replay",
-        "memory.replay_thread",
+        "memory.replay_thread memory.spool_owner memory.spool_places",
         # the managers
-        "memory.backing",
+        "memory.backing memory.replay_post",
         "memory.async_manager memory.manager",
+        # the replayer as a program
+        "memory.replayer",
         # the demo
         "demo.leash demo.ledger demo.scene demo.shop",
         "demo.account demo.crew demo.outage demo.processes demo.talker demo.tap",
@@ -167,6 +169,7 @@ CLOCKS: Final[dict[str, str]] = {
     "workers/memory/redis_cache.py": "how long a connection was idle, when a user was erased",
     "workers/memory/redis_cache_async.py": "the same on an event loop",
     "workers/memory/replay.py": "the rate and the back-off of replay, injected in tests",
+    "workers/memory/replayer.py": "the clock that every post is given",
     "workers/memory/replay_thread.py": "how often the spool is looked after",
     "workers/memory/single_flight.py": "how long one waits for another's loading",
     "workers/memory/spool.py": "how old a measured size is, and the name of a file",
@@ -201,6 +204,7 @@ BOUNDARIES: Final[dict[str, str]] = {
     },
     "workers/memory/replay.py:Replayer._insert": "it is classified: to wait, or to set a record aside",
     "workers/memory/replay.py:Replayer._erase": "whatever it is, others must not wait for it",
+    "workers/memory/replayer.py:_Turner._run": "raised again in the main thread, which ends by it",
     "workers/memory/replay_thread.py:ReplayThread._run": "the thread is what must not end",
     "supervisor/actor.py:Stage._handle": "an actor's failure stays inside the actor",
     "supervisor/actor.py:Stage._failed": "so does its failure to restart",

@@ -18,7 +18,7 @@ from workers.errors import ClosedError, RecordError, SpoolError
 from workers.handler import MemoryErrorHandler
 from workers.kinds import Area, ErrorType, Origin
 from workers.memory.config import MemoryConfig
-from workers.memory.epochs import Epochs
+from workers.memory.epochs import EPOCHS, Epochs
 from workers.memory.locks import KeyLocks
 from workers.memory.records import Conversation, Deletion, StoreOutcome, StoreResult
 from workers.memory.replay import Replayer
@@ -28,7 +28,6 @@ from workers.memory.spooled import erasure_of, micros, record_of
 from workers.memory.store import Store
 from workers.retry import RetrySettings, Schedule
 
-EPOCHS: Final = "epochs"
 FLIGHTS: Final = "flights.lock"
 PASSING: Final = RetrySettings(base_s=0.02, wait_max_s=0.2, deadline_s=2.0)
 """How long a transaction that lost against another one is tried again."""
@@ -76,7 +75,7 @@ class Backing:
     def look_after(self) -> None:
         """If anything waits in the spool, whoever put it there, see that it is replayed."""
         if not self.spool.is_empty:
-            self.thread.wake()
+            self.thread.look()
 
     # --- storing --------------------------------------------------------------------------------------
 
@@ -139,7 +138,10 @@ class Backing:
     # --- what is known --------------------------------------------------------------------------------
 
     def health(self) -> dict[str, Any]:
-        """The handler's report, and what spool and replay do; no dependency is asked. Reads the disk."""
+        """The handler's report, and what spool and replay do; no dependency is asked. Reads the disk.
+
+        `managed`: another process is there only to replay; what it did is in its log, not here.
+        """
         report = self.handler.get_health_report()
         spool, totals = self.spool, self.replayer.totals
         pending, quarantined = spool.views.counts()
@@ -160,6 +162,7 @@ class Backing:
                 "last_error": incidents.last_error,
             },
             "replay": {
+                "managed": self.replayer.superseded,
                 "applied": totals.applied,
                 "erased": totals.erased,
                 "quarantined": totals.quarantined,
@@ -179,7 +182,8 @@ class Backing:
     def release_quarantine(self) -> int:
         """Try again what was set aside; how many records. Raises SpoolUnavailable. Writes to the disk."""
         released = self.spool.release()
-        self.look_after()
+        if released:
+            self.thread.wake()
         return released
 
     def flush(self, timeout_s: float) -> bool:

@@ -23,6 +23,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+EPOCHS: Final = "epochs"
+"""The name of the file."""
 BUCKETS: Final = 4096
 WORDS: Final = 2 * BUCKETS + 2
 BYTES: Final = 8 * WORDS

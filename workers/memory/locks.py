@@ -95,6 +95,40 @@ class ProcessLock:
         _held.look()
         return self.path in _held.files
 
+    @property
+    def stands(self) -> bool:
+        """Whether a holder here has it, and its file still has the name by which others see it."""
+        _held.look()
+        with _held.guard:
+            number = _held.files.get(self.path)
+            try:
+                return number is not None and os.path.samestat(os.fstat(number), os.stat(self.path))
+            except OSError:
+                return False
+
+    def elsewhere(self) -> bool:
+        """Whether another process has it now, asked without taking it; False for a file that cannot be read.
+
+        The question is a shared lock for an instant: who takes it just then fails, and has to try again.
+        """
+        _held.look()
+        with _held.guard:  # nobody here takes it meanwhile: closing its file would drop it
+            if self.path in _held.files:
+                return False
+            try:
+                number = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                return False
+            try:
+                fcntl.lockf(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                return True
+            except OSError:
+                return False
+            finally:
+                os.close(number)
+            return False
+
     def release(self, remove: bool = False) -> None:
         """Give it back; with `remove` its file goes first, so that nobody waits on a name without a file."""
         _held.look()

@@ -20,7 +20,6 @@ from ipc import CircuitBreaker, CircuitOpenError
 from workers.classify import Classification, classify
 from workers.errors import CacheValueError, ErasureIncomplete, RecordError, SchemaError, SpoolError
 from workers.kinds import ErrorType, Origin
-from workers.memory.epochs import Epochs
 from workers.memory.locks import ProcessLock
 from workers.memory.records import Conversation
 from workers.memory.spool import Spool
@@ -29,10 +28,14 @@ from workers.memory.spooled import conversation_of, moment
 from workers.redact import describe
 
 LEASE: Final = "replay.lease"
+MANAGED: Final = "managed.lease"
+"""Held by a replayer that is a program of its own as long as it is at work: others give it the lease."""
 BATCH_S: Final = 0.5
 """A batch is at most what the rate allows in this time."""
 BACK_OFF_S: Final = 0.2
 BACK_OFF_MAX_S: Final = 5.0
+ELSEWHERE_S: Final = 1.0
+"""How often one looks whether the lease of another process is free."""
 ATTEMPTS_MAX: Final = 5
 """How often a record may fail alone, for no reason of the database's, before it is set aside."""
 DEFERRED_S: Final = 2.0
@@ -47,6 +50,16 @@ class Store(Protocol):
 
     def erase(self, user_id: str, erased_at: datetime) -> None:
         """Erase a user."""
+
+
+class Words(Protocol):
+    """What replay tells other processes of: `Epochs`."""
+
+    def stored(self, user_id: str) -> None:
+        """Something of this user was committed."""
+
+    def erased(self, user_id: str) -> None:
+        """This user was erased."""
 
 
 class Eraser(Protocol):
@@ -110,7 +123,7 @@ class Replayer:
         self.rate_per_s = rate_per_s
         self.totals = Totals()
         self.cache: Eraser | None = None
-        self.epochs: Epochs | None = None
+        self.epochs: Words | None = None
         self.at: Callable[[str], object] = _nothing
         self._batch_max = max(1, min(batch_max, int(rate_per_s * BATCH_S)))
         self._clock = clock
@@ -124,6 +137,7 @@ class Replayer:
         """This is a child: the lease is its parent's."""
         self._lock = threading.Lock()
         self._lease = ProcessLock(os.path.join(self.spool.directory, LEASE))
+        self._managed = ProcessLock(os.path.join(self.spool.directory, MANAGED))
         self._holds = False
 
     # --- the lease ------------------------------------------------------------------------------------
@@ -131,16 +145,24 @@ class Replayer:
     def take_lease(self) -> bool:
         """Be the one who replays; False = another process is, or the directory cannot be used."""
         try:
-            return self._holds or self._acquire()
+            return (self._holds and self._lease.stands) or self._acquire()
         except OSError as error:
             self.totals.last_error = f"{type(error).__name__}: {error}"
             return False
 
     def _acquire(self) -> bool:
+        if self._holds:  # the directory was removed, or made anew: what is held is nobody's lease any more
+            self._holds = False
+            self._lease.release()
         if not os.path.isdir(self.spool.directory):
             return False
         self._holds = self._lease.acquire()
         return self._holds
+
+    @property
+    def superseded(self) -> bool:
+        """Whether a replayer that is made for it is at work in another process; costs three system calls."""
+        return self._managed.elsewhere()
 
     def give_lease(self) -> None:
         """Let another process replay."""
@@ -158,7 +180,7 @@ class Replayer:
             if now < self._next:
                 return Progress(wait_s=self._next - now)
             if not self.take_lease():
-                return Progress(wait_s=BACK_OFF_S, blocked="elsewhere")
+                return Progress(wait_s=ELSEWHERE_S, blocked="elsewhere")
             before = (self.totals.applied + self.totals.erased, self.totals.quarantined)
             wait_s, blocked = 0.0, ""
             try:
@@ -178,7 +200,7 @@ class Replayer:
     def _due(self, now: float) -> list[SpoolRecord]:
         """The next batch, without what is deferred."""
         self._deferred = {key: until for key, until in self._deferred.items() if until > now}
-        batch = self.spool.next_batch(self._batch_max + len(self._deferred))
+        batch = self.spool.next_batch(self._batch_max + len(self._deferred), removable=True)
         self.at("read")
         return [one for one in batch if one.id not in self._deferred]
 

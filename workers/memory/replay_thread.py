@@ -1,7 +1,9 @@
 """The thread that replays in an application's own process, while there is something to replay.
 
-It is started when something was spooled or found, and ends when the spool is empty; a fork leaves it with
-the parent, and the end of the process waits for its last step, a bounded time. Neighbours: `replay`.
+It is started when something was spooled or found, and ends when nothing waits; where a managed replayer is at
+work it gives that one the lease, and sleeps as long as something of this process's own waits: if the other
+dies, it goes on. A fork leaves it with the parent, and the end of the process waits for its last step, a
+bounded time. Neighbours: `replay`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from collections.abc import Callable
 from typing import Final
 
 from workers.memory import forking
-from workers.memory.replay import Replayer
+from workers.memory.replay import BACK_OFF_S, Replayer
 
 WAIT_MAX_S: Final = 1.0
 """The longest wait between two looks."""
@@ -27,6 +29,8 @@ JOIN_S: Final = 3.0
 POLL_S: Final = 0.02
 TEND_S: Final = 1.0
 """How often it looks after the files: its own empty one, and those of dead processes."""
+ASIDE_S: Final = 2.0
+"""How often it looks whether the managed replayer is still there."""
 
 log: Final = logging.getLogger("breakerd.memory.replay")
 
@@ -47,6 +51,7 @@ class ReplayThread:
         self._thread: threading.Thread | None = None
         self._woken = threading.Event()
         self._stop = threading.Event()
+        self._rests_until = self._tends_at = float("-inf")
         self._pid = os.getpid()
 
     def wake(self) -> None:
@@ -66,34 +71,56 @@ class ReplayThread:
                     self._thread = None
                     log.warning("the replay thread could not be started: %s", error)
 
+    def look(self) -> None:
+        """There are files in the spool: wake it, unless it has just found that they are not its business."""
+        if self._clock() >= self._rests_until:
+            self.wake()
+
     def _run(self) -> None:
-        """Step until the spool is empty."""
-        spool, tended = self.replayer.spool, float("-inf")
+        """Step until nothing waits."""
         while not self._stop.is_set():
             self._woken.clear()
-            wait_s = FAILED_S
+            wait_s, over = FAILED_S, False
             try:
-                wait_s = self.replayer.step().wait_s
-                if self._clock() - tended >= TEND_S or not spool.next_batch(1):
-                    spool.tend()
-                    tended = self._clock()
-                if self._idle():
-                    return
+                wait_s, over = self._turn()
             except Exception:
                 log.exception("a step of replay failed")
+            if over and self._ends():
+                return
             if wait_s > 0.0:
-                self._stop.wait(min(WAIT_MAX_S, wait_s))  # whoever puts meanwhile need not wake it
+                self._stop.wait(wait_s)  # whoever puts meanwhile need not wake it
             else:
                 self._woken.wait(POLL_S)
         self._over()
 
-    def _idle(self) -> bool:
-        """End here if there is nothing left to do; whoever puts now starts another thread."""
+    def _turn(self) -> tuple[float, bool]:
+        """One step; how long to wait (0.0: until woken, a moment), and whether nothing is left to do here."""
+        replayer, spool = self.replayer, self.replayer.spool
+        if replayer.superseded:
+            replayer.give_lease()
+            self._rests_until = self._clock() + ASIDE_S
+            return ASIDE_S, not spool.retire()
+        progress = replayer.step()
+        wait_s, waits = min(WAIT_MAX_S, progress.wait_s), spool.next_batch(1)
+        if self._clock() >= self._tends_at or not waits:
+            spool.tend()
+            waits = spool.next_batch(1)  # it may have taken over more
+            self._tends_at = self._clock() + TEND_S
+        if waits and not progress.applied:
+            return max(wait_s, BACK_OFF_S), False
+        if waits or spool.is_empty:
+            return wait_s, not waits
+        # Only what was set aside, what cannot be read, and empty files of others who see to them.
+        self._rests_until = self._clock() + TEND_S
+        return TEND_S, not spool.views.unreadable
+
+    def _ends(self) -> bool:
+        """End here; whoever puts now starts another thread. False = somebody did just before."""
+        self.replayer.give_lease()
         with self._lock:
-            if self._woken.is_set() or not self.replayer.spool.is_empty:
+            if self._woken.is_set():
                 return False
             self._thread = None
-        self.replayer.give_lease()
         return True
 
     def _over(self) -> None:
@@ -108,7 +135,7 @@ class ReplayThread:
         while self.replayer.spool.next_batch(1):
             if self._clock() >= until:
                 return False
-            self.wake()
+            self.look()
             pause.wait(POLL_S)
         return True
 

@@ -28,6 +28,8 @@ COMMIT_MAX: Final = 512
 """Records of one commit; those who wait longer are in the next one."""
 RECORD_OVERHEAD: Final = 200
 """Bytes that a record takes beside its body."""
+CHECKED_AGAIN_BYTES_MAX: Final = 8 << 20
+"""Files of dead processes up to this size are checked again after each change."""
 NAMES_MAX: Final = 8
 """Names tried for a new file; each may be held for a moment by who looks after the spool."""
 
@@ -64,6 +66,8 @@ class Spool:
         self._committing = forking.StillLock()
         self._own: SpoolFile | None = None
         self._lock: ProcessLock | None = None
+        self._checked: dict[str, tuple[int, int]] = {}
+        """Files of dead processes that were found whole, with their size and time."""
         self._pid = os.getpid()
         forking.remember(self)
 
@@ -154,9 +158,12 @@ class Spool:
 
     # --- reading and emptying -------------------------------------------------------------------------
 
-    def next_batch(self, limit: int) -> list[SpoolRecord]:
-        """The records with the lowest ids of all files, in their order."""
-        return self.views.first(limit)
+    def next_batch(self, limit: int, removable: bool = False) -> list[SpoolRecord]:
+        """The records with the lowest ids of all files, in their order.
+
+        `removable`: without files out of which nothing could be taken lately, that they be in nobody's way.
+        """
+        return self.views.first(limit, removable)
 
     def done(self, records: Iterable[SpoolRecord]) -> None:
         """They are in the database. Raises SpoolUnavailable: they will be tried again, to no effect."""
@@ -185,32 +192,40 @@ class Spool:
 
     def tend(self) -> None:
         """Remove this process's file if it is empty, and take over those of dead processes."""
-        with self._committing:
-            self._retire()
+        self.retire()
         self.adopt()
 
-    def _retire(self) -> None:
+    def retire(self) -> bool:
+        """Remove this process's file if it is empty; whether something that this process put still waits."""
+        with self._committing:
+            return self._retire()
+
+    def _retire(self) -> bool:
         """Remove the own file once all of it is done; a damaged one is left to `adopt`."""
         if self._lock is None:
-            return
+            return False
         try:
             own = self._writer()
             if own.path in self.views.unreadable:
                 own.check()
-            if own.counts() == (0, 0) and self._lock is not None:
+            if own.is_empty() and self._lock is not None:
                 own.close()
                 self.views.drop(own.path)
                 _remove(self._lock)
                 self._own = self._lock = None
+                return False
+            return own.waits()
         except (sqlite3.Error, OSError) as error:
             self.incidents.last_error = f"{type(error).__name__}: {error}"
             if is_damage(error):
                 self._abandon()
+            return True
 
     def adopt(self) -> int:
         """Check the files of dead processes, remove those that are empty; how many of them have records."""
-        kept = 0
-        for path in self.views.all_paths():
+        kept, paths = 0, self.views.all_paths()
+        self._checked = {path: found for path, found in self._checked.items() if path in paths}
+        for path in paths:
             lock = ProcessLock(path + LOCK)
             try:
                 if not lock.acquire():
@@ -220,6 +235,8 @@ class Spool:
                 continue
             try:
                 kept += self._look_after(path, lock)
+            except (SpoolError, OSError) as error:  # what was to be read out of it has no room elsewhere
+                self.incidents.last_error = f"{type(error).__name__}: {error}"
             finally:
                 lock.release()
         return kept
@@ -231,20 +248,25 @@ class Spool:
                 self.views.drop(path)
                 _remove(lock)  # its owner died while making it, or removing it
                 return False
-            if torn(path):
+            known = self._known(path)
+            if not known and torn(path):
                 self.incidents.tails_cut += 1
                 log.warning("%s ends in the middle of a write, which nobody was told of: cut off", path)
             file = SpoolFile(path)
             try:
-                file.check()
-                empty = file.counts() == (0, 0)
-                if not empty:
-                    file.truncate_log()
+                empty = known and file.is_empty()
+                if not known:
+                    file.check()
+                    empty = file.is_empty()
+                    if not empty:
+                        file.truncate_log()
             finally:
                 file.close()
             if empty:
                 self.views.drop(path)
                 _remove(lock)
+            elif not known:
+                self._checked[path] = _shape(path)
             return not empty
         except sqlite3.Error as error:
             if is_damage(error):
@@ -252,6 +274,16 @@ class Spool:
             else:
                 self.incidents.last_error = f"{type(error).__name__}: {error}"
             return False
+
+    def _known(self, path: str) -> bool:
+        """Whether a dead process's file was found whole and nothing says that it no longer is.
+
+        A large one is being emptied for a while, and is not read as a whole for each change of it.
+        """
+        found = self._checked.get(path)
+        if found is None or path in self.views.unreadable:
+            return False
+        return found[0] > CHECKED_AGAIN_BYTES_MAX or found == _shape(path)
 
     def _set_aside(self, path: str, lock: ProcessLock, error: sqlite3.Error) -> None:
         """A damaged file: take out what can be read, keep the rest for people."""
@@ -344,6 +376,12 @@ def _sync_directory(path: str) -> None:
         os.fsync(number)
     finally:
         os.close(number)
+
+
+def _shape(path: str) -> tuple[int, int]:
+    """Size and time of a file. Raises OSError."""
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns
 
 
 def _bytes(ticket: Ticket[SpoolRecord]) -> int:

@@ -207,6 +207,19 @@ class SpoolFile:
         pending, quarantined = row.fetchone()
         return pending, quarantined
 
+    def is_empty(self) -> bool:
+        """Whether nothing at all is in it; costs the same whatever is."""
+        row = self._connection.execute(
+            "SELECT EXISTS (SELECT 1 FROM records) OR EXISTS (SELECT 1 FROM quarantined)"
+        )
+        (something,) = row.fetchone()
+        return not something
+
+    def waits(self) -> bool:
+        """Whether a record is in it that is not set aside."""
+        (something,) = self._connection.execute("SELECT EXISTS (SELECT 1 FROM records)").fetchone()
+        return bool(something)
+
     def oldest(self) -> int | None:
         """When the first record was said."""
         (at,) = self._connection.execute("SELECT min(at) FROM records").fetchone()

@@ -27,6 +27,8 @@ SETTLED_NS: Final = 50_000_000
 """A directory that changed this lately may change again without a new time stamp."""
 MEASURED_S: Final = 0.25
 """How old the measured size may be."""
+STUCK_S: Final = 5.0
+"""How long a file is passed over out of which nothing could be taken."""
 
 log: Final = logging.getLogger("breakerd.memory.spool")
 
@@ -38,6 +40,8 @@ class Views:
         self.directory = directory
         self.unreadable: dict[str, str] = {}
         """Files that could not be read, and why."""
+        self._stuck: dict[str, float] = {}
+        """Files that could be read and not be changed (read-only, say), and until when they are skipped."""
         self._clock, self._wall_ns = clock, wall_ns
         self._lock = forking.StillLock()
         self._files: dict[str, SpoolFile] = {}
@@ -86,9 +90,14 @@ class Views:
 
     # --- all of them ----------------------------------------------------------------------------------
 
-    def first(self, limit: int) -> list[SpoolRecord]:
-        """The records with the lowest ids of all files, in their order."""
-        runs = self._each(lambda file: file.first(limit))
+    def first(self, limit: int, removable: bool = False) -> list[SpoolRecord]:
+        """The records with the lowest ids of all files, in their order; `removable`: but for stuck files."""
+        only: set[str] | None = None
+        if removable and self._stuck:
+            now = self._clock()
+            self._stuck = {path: until for path, until in self._stuck.items() if until > now}
+            only = set(self.paths()) - self._stuck.keys()
+        runs = self._each(lambda file: file.first(limit), only=only)
         merged = heapq.merge(*runs, key=lambda one: one.id)
         return [one for one, _ in zip(merged, range(limit), strict=False)]
 
@@ -209,6 +218,7 @@ class Views:
         text = f"{type(error).__name__}: {error}"
         if failed is not None:
             failed[path] = text
+            self._stuck[path] = self._clock() + STUCK_S
         if self.unreadable.get(path) != text:
             self.unreadable[path] = text
             log.error("%s cannot be used: %s", path, text)
