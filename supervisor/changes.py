@@ -91,6 +91,9 @@ def _kept(old: SupervisorSettings, new: SupervisorSettings, restarted: tuple[str
     follow = [table.name for table in old.workers if not table.log_level and table.name not in restarted]
     if old.log_level != new.log_level and follow:
         told.append(f"supervisor.log_level: {_some(tuple(follow))} log as before until they are restarted")
+    others = tuple(table.name for table in old.workers if table.name not in restarted)
+    if old.log_format != new.log_format and others:
+        told.append(f"supervisor.log_format: {_some(others)} log as before until they are restarted")
     return told
 
 

@@ -12,6 +12,8 @@ from typing import Any, Final
 OFF: Final = "off"
 """What a key is set to in the file to turn it off: TOML has no null."""
 LEVELS: Final = ("debug", "info", "warning", "error")
+FORMATS: Final = ("text", "json")
+"""What `log_format` may be."""
 HIDDEN: Final = "***"
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _PASSWORD: Final = re.compile(r"(://[^:/?#\s@]*:)[^\s]+(@)")

@@ -66,7 +66,7 @@ class Daemon:
         self._loop = loop
         self._code = EXIT_OK
         told = _configuration(inherited)
-        logging.getLogger().setLevel(told.log_level.upper())
+        priority.change(told.log_level, os.environ, told.log_format)
         self._boot = boot_id()
         # Read once: it takes a descriptor, and an answer must not need one.
         self._software = start.software()
@@ -181,7 +181,7 @@ class Daemon:
 
     def _apply(self, new: SupervisorSettings) -> None:
         """A reload is committed: use the new settings wherever they are used."""
-        logging.getLogger().setLevel(new.log_level.upper())
+        priority.change(new.log_level, os.environ, new.log_format)
         self._greeter.settings = self._control.settings = new
         self._connections.limits = _limits(new)
         self._ticking.every(new.tick_s)

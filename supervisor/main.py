@@ -40,8 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
             return _install(given[1:])
         options = _parser().parse_args(given[1:] if given and given[0] == "run" else given)
         where = places(options.runtime_dir, options.state_dir, options.config)
-        level = settings.load(where.config).log_level.upper()
-        priority.begin(level, os.environ)
+        told = settings.load(where.config)
+        priority.begin(told.log_level.upper(), os.environ, told.log_format)
         _make_directories(where)
         return Nursery(where).run()
     except ConfigurationError as error:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from supervisor import descriptors, notify
+from supervisor import descriptors, notify, priority
 from supervisor.deposits import Deposits
 from supervisor.descriptors import Inheritance
 from supervisor.errors import ConfigurationError
@@ -151,7 +151,7 @@ class Nursery:
         told = {}
         try:
             settings = self._kept.take(numbers)
-            logging.getLogger().setLevel(settings.log_level.upper())
+            priority.change(settings.log_level, os.environ, settings.log_format)
             if self._code is None:
                 self._notifier.reloading(time.monotonic_ns())
         except ConfigurationError as error:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from ipc.errors import SettingsError
 from ipc.layout import BLOCK, DEFAULT_SLOTS, MAX_SLOTS
 from ipc.vocabulary import BreakerSettings, check_name
-from supervisor.checks import LEVELS, OFF, Bound, key_of, one_of, shown
+from supervisor.checks import FORMATS, LEVELS, OFF, Bound, key_of, one_of, shown
 from supervisor.errors import ConfigurationError
 from supervisor.messages import ProbesConfigured
 from supervisor.settings_probe import ProbeTable, read_probe
@@ -79,6 +79,8 @@ class SupervisorSettings:
     """Seconds between copies of the state to disk, made when it has changed (0.1 to 3,600)."""
     log_level: str = "info"
     """What is logged: "debug", "info", "warning" or "error"."""
+    log_format: str = "text"
+    """How: "text", or "json": one object a line, of managed workers too."""
     probe_processes: int = 2
     """Processes that run probes, one at a time each; they are started where a probe stands (1 to 32)."""
     breakers: tuple[BreakerTable, ...] = ()
@@ -121,13 +123,14 @@ class SupervisorSettings:
 
 SECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "control": ("commanders", "connections_max", "per_uid_max", "unsaid_max", "hello_within_s"),
-    "supervisor": ("ring_slots", "tick_s", "disk_interval_s", "log_level", "probe_processes"),
+    "supervisor": ("ring_slots", "tick_s", "disk_interval_s", "log_level", "log_format", "probe_processes"),
 }
 BREAKER_KEYS: Final = tuple(item.name for item in fields(BreakerSettings))
 NULLABLE: Final = frozenset(item.name for item in fields(BreakerSettings) if "None" in str(item.type))
 """Keys of a breaker that may be "off"."""
 
 
+_WORDS: Final = {"log_level": LEVELS, "log_format": FORMATS}
 _BOUNDS: Final = {
     "connections_max": Bound(16, 65_536, whole=True),
     "per_uid_max": Bound(1, 65_536, whole=True),
@@ -216,8 +219,8 @@ class _Reader:
                 self._wrong(path, f"unknown key; known are {', '.join(SECTIONS[section])}")
             elif key == "commanders":
                 values[key] = self._names(path, value, _COMMANDER, 'like "user:deploy" or "group:ops"')
-            elif key == "log_level":
-                if problem := one_of(LEVELS, value):
+            elif key in _WORDS:
+                if problem := one_of(_WORDS[key], value):
                     self._wrong(path, problem)
                 values[key] = value
             else:

@@ -39,10 +39,10 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "supervisor": (
         # what is said
-        "__init__ checks errors facts messages metrics steps",
-        "settings_workers",
+        "__init__ checks errors facts log_files messages metrics stderr steps",
+        "priority settings_workers",
         "policy settings_probe",
-        "descriptors disk image places priority settings units",
+        "descriptors disk image logs places settings units",
         "changes config_file example journal kept",
         # the engine, pure
         "chronicle host_breaker",
@@ -120,7 +120,7 @@ FLOORS: Final = {"ipc": (), "supervisor": ("ipc",), "workers": ("ipc",)}
 
 OUTSIDE: Final = {
     "ipc": (),
-    "supervisor": ("psutil", "rich"),
+    "supervisor": ("multiprocessing_logging", "psutil", "rich"),
     "workers": (
         "alembic",
         "cachetools",
@@ -156,6 +156,8 @@ CLOCKS: Final[dict[str, str]] = {
     "supervisor/daemon.py": "the clock and the dice that every actor is given",
     "supervisor/lives.py": "the first pulse of a daemon",
     "supervisor/nursery.py": "the clock of its loop",
+    "supervisor/priority.py": "how long a place where nobody reads is not complained about",
+    "supervisor/logs.py": "the same, and how long children of a dead worker may go on logging",
     "supervisor/lock.py": "how long to wait for another supervisor's end",
     "supervisor/start.py": "the name of a checkpoint that is set aside",
     "supervisor/control_server.py": "dates that people read",
@@ -206,6 +208,8 @@ BOUNDARIES: Final[dict[str, str]] = {
     "workers/memory/replay.py:Replayer._erase": "whatever it is, others must not wait for it",
     "workers/memory/replayer.py:_Turner._run": "raised again in the main thread, which ends by it",
     "workers/memory/replay_thread.py:ReplayThread._run": "the thread is what must not end",
+    "supervisor/logs.py:_Mouth.get": "whatever a worker writes into its pipe, its next line is read",
+    "supervisor/logs.py:_Handler._text": "an argument that cannot be shown must not cost the line",
     "supervisor/actor.py:Stage._handle": "an actor's failure stays inside the actor",
     "supervisor/actor.py:Stage._failed": "so does its failure to restart",
 }

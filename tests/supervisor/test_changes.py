@@ -66,6 +66,14 @@ def test_each_section_has_its_names() -> None:
     )
 
 
+def test_a_running_worker_keeps_the_form_of_its_lines() -> None:
+    """It was told at its start."""
+    changes = compare(parse(OLD, "file"), parse(OLD + '[supervisor]\nlog_format = "json"\n', "file"))
+    assert changes.to_json()["kept"] == [
+        "supervisor.log_format: web, mail log as before until they are restarted"
+    ]
+
+
 def test_the_same_is_no_difference() -> None:
     """Whatever the text looks like, and wherever it was read."""
     changes = compare(parse(OLD, "one"), parse("# the same\n" + OLD, "other"))

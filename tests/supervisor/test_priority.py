@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import subprocess
@@ -57,3 +58,43 @@ def test_what_is_no_file_is_no_journal() -> None:
     closed.close()
     for stream in (io.StringIO(), closed):
         assert priority.to_journal({"JOURNAL_STREAM": "1:1"}, stream) is False
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_json_is_one_object_a_line_with_its_priority(later: bool) -> None:
+    """From the start, or from when the configuration was read."""
+    program = (
+        "import os, logging; from supervisor import priority;"
+        f"priority.begin('INFO', os.environ, {'text' if later else 'json'!r});"
+        f"{later} and priority.change('info', os.environ, 'json');"
+        "logging.getLogger('x').error('two\\nlines')"
+    )
+    reading, writing = os.pipe()
+    found = os.fstat(writing)
+    told = {**os.environ, "JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
+    subprocess.run([sys.executable, "-c", program], env=told, stderr=writing, check=True)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as file:
+        (line,) = file.read().splitlines()
+    said = json.loads(line.removeprefix("<3>"))
+    assert (said["level"], said["logger"], said["text"]) == ("ERROR", "x", "two\nlines")
+    assert set(said) == {"at", "level", "logger", "pid", "text"}
+
+
+def test_a_closed_standard_error_is_no_end() -> None:
+    """F3: `2>&-`; what is logged is lost, and nothing else."""
+    program = f"import sys; sys.stderr = None; {PROGRAM}; priority.complain('x', os.environ); print('on')"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (ran.stdout, ran.stderr) == ("on\n", "")
+
+
+def test_a_pipe_that_nobody_reads_never_stops_a_logger() -> None:
+    """F3: journald is stopped; the loop that logs goes on."""
+    program = f"{PROGRAM}; [log.info('x' * 1000) for _ in range(1000)]; print('on')"
+    reading, writing = os.pipe()
+    ran = subprocess.run(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=writing, timeout=20.0, check=True
+    )
+    assert ran.stdout == b"on\n"
+    os.close(reading)
+    os.close(writing)

@@ -30,6 +30,7 @@ connections_max = 100
 [supervisor]
 ring_slots = 1024
 log_level = "debug"
+log_format = "json"
 [breakers."shop/database"]
 failure_rate = "off"
 slow_call_s = 2
@@ -59,6 +60,7 @@ def test_a_file_becomes_settings() -> None:
         connections_max=100,
         ring_slots=1024,
         log_level="debug",
+        log_format="json",
         breakers=(
             BreakerTable("cache", BreakerSettings()),
             BreakerTable("shop/database", database, critical=True),
@@ -70,6 +72,13 @@ def test_a_file_becomes_settings() -> None:
 def test_no_file_and_an_empty_file_are_the_defaults() -> None:
     """Nothing has to be configured."""
     assert load(None) == parse("", "f") == SupervisorSettings()
+
+
+def test_a_log_has_one_of_two_forms() -> None:
+    """Text or JSON."""
+    assert mistakes('[supervisor]\nlog_format = "xml"') == (
+        "f: supervisor.log_format: must be one of text, json, got 'xml'",
+    )
 
 
 def test_every_mistake_is_named_by_its_path() -> None:
