@@ -14,12 +14,13 @@ Neighbours: `daemon` (which acts on this), `journal`, `disk`, `mind` (which rebu
 
 from __future__ import annotations
 
-import contextlib
+import glob
 import logging
 import os
 import time
 from dataclasses import dataclass
 from importlib import metadata
+from typing import Final
 
 from supervisor import descriptors
 from supervisor.descriptors import Held, Inheritance
@@ -40,6 +41,13 @@ from supervisor.mind import rebuild
 from supervisor.settings import SupervisorSettings
 
 log = logging.getLogger("breakerd.start")
+
+QUARANTINED: Final = "state_quarantined: "
+"""How a sentence begins that tells of a checkpoint which was set aside whole."""
+SET_ASIDE_MAX: Final = 3
+"""Files set aside that are kept; the oldest goes first."""
+UNREADABLE: Final = (ValueError, TypeError, LookupError)
+"""What the engine raises on a snapshot, and `messages.from_plain` on a message, that it never wrote."""
 
 
 def software() -> str:
@@ -90,11 +98,15 @@ def begin(inherited: Inheritance, boot: int, settings: SupervisorSettings, now: 
     """Read what earlier lives left. Raises OSError only if the checkpoint cannot be made at all."""
     problems: list[str] = []
     told: list[str] = []
-    if inherited.fresh:
-        problems.append(_quarantine(inherited.runtime))
-    journal = Journal.open(inherited.runtime, boot, software())
     disk = DiskCopy(inherited.state)
-    engine = Engine() if inherited.fresh else _engine(journal, disk, (boot, now), problems, told)
+    if inherited.fresh:
+        aside = _set_aside(os.path.join(inherited.runtime, CHECKPOINT))
+        problems.append(f"{QUARANTINED}the checkpoint was {aside}; this daemon started empty")
+        _set_aside(disk.path)  # after a reboot it was the copy that no daemon survived
+        journal, engine = Journal.open(inherited.runtime, boot, software()), Engine()
+    else:
+        journal, found = _from_checkpoint(inherited.runtime, boot, problems)
+        engine = found or _from_copy(disk, (boot, now), problems, told)
     held = {one.nonce: one for one in inherited.held}
     adopted = [one for nonce, one in held.items() if nonce not in engine.tombs]
     joined = tuple(_joined(one) for one in adopted if one.nonce not in engine.workers)
@@ -118,18 +130,29 @@ def begin(inherited: Inheritance, boot: int, settings: SupervisorSettings, now: 
     )
 
 
-def _engine(
-    journal: Journal, disk: DiskCopy, here: tuple[int, float], problems: list[str], told: list[str]
-) -> Engine:
-    """From the checkpoint; else from the copy on disk; else new. What went wrong, or back, is told.
+def _from_checkpoint(directory: str, boot: int, problems: list[str]) -> tuple[Journal, Engine | None]:
+    """The open journal, and the engine that it tells of; None = of none that this version can read.
 
-    `here` is boot id and time, s.
+    A whole checkpoint of another version is set aside at once: no later start would fare better.
     """
+    journal = Journal.open(directory, boot, software())
     loaded = journal.load()
-    if loaded is not None:
-        problems.extend(loaded.problems)
-        if loaded.snapshot is not None:
-            return rebuild(loaded)
+    if loaded is None:
+        return journal, None
+    problems.extend(loaded.problems)
+    if loaded.snapshot is None:
+        return journal, None
+    try:
+        return journal, rebuild(loaded)
+    except UNREADABLE as error:
+        journal.close()
+        aside = _set_aside(os.path.join(directory, CHECKPOINT))
+        problems.append(f"{QUARANTINED}the checkpoint of breakerd {loaded.software} was {aside}: {error}")
+        return Journal.open(directory, boot, software()), None
+
+
+def _from_copy(disk: DiskCopy, here: tuple[int, float], problems: list[str], told: list[str]) -> Engine:
+    """From the copy on disk; else new. What went wrong, or back, is told. `here` is boot id and time, s."""
     saved = disk.load()
     problems.extend(saved.problems)
     if saved.image is None:
@@ -138,6 +161,9 @@ def _engine(
         engine = rebuild(read_image(saved.image))
     except Damaged as error:
         problems.append(f"{disk.path}: not used: {error}")
+        return Engine()
+    except UNREADABLE as error:
+        problems.append(f"{QUARANTINED}the copy of it was {_set_aside(disk.path)}: {error}")
         return Engine()
     engine.shift(saved.shift_s(*here))
     told.append(f"continued from the copy in {disk.directory}: what came after it was saved is lost")
@@ -172,10 +198,19 @@ def is_gone(pid: int, inode: int) -> bool:
         os.close(pidfd)
 
 
-def _quarantine(directory: str) -> str:
-    """Set the checkpoint aside that made earlier daemons fail; a sentence that says so."""
-    path = os.path.join(directory, CHECKPOINT)
+def _set_aside(path: str) -> str:
+    """Give a file that is of no use here a name of its own; what became of it, to be told.
+
+    At most SET_ASIDE_MAX are kept: the runtime directory is memory. Dying in between leaves one more.
+    """
     aside = f"{path}.bad-{int(time.time())}"
-    with contextlib.suppress(FileNotFoundError):
+    earlier = sorted(glob.glob(f"{glob.escape(path)}.bad-*"))
+    try:
+        for old in earlier[: max(0, len(earlier) + 1 - SET_ASIDE_MAX)]:
+            os.unlink(old)
         os.rename(path, aside)
-    return f"state_quarantined: the checkpoint was set aside as {aside}; this daemon started empty"
+    except FileNotFoundError:
+        return "not there"
+    except OSError as error:
+        return f"not usable, and it cannot be set aside ({error.strerror})"
+    return f"set aside as {aside}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -15,7 +15,7 @@ from supervisor.journal import FILE_NAME
 from supervisor.messages import DaemonStarted, Message
 from supervisor.settings import SupervisorSettings
 from tests.supervisor.conversation import FACTS, FAILURE, Host, nonce
-from tests.supervisor.journals import BOOT, opened
+from tests.supervisor.journals import BOOT, SOFTWARE, opened
 
 NOW = 200.0
 
@@ -118,3 +118,53 @@ def test_a_tomb_that_the_nursery_still_holds_is_dropped_again(folder: Path) -> N
     assert (found.tombs_held, found.adopted) == ((held,), ())
     host = opening(found)
     assert list(host.engine.tombs) == [nonce("a")], "b's, which nobody holds, is forgotten"
+
+
+LATER: Final = 1_000_000
+"""A version of the engine's snapshot that nobody has written yet."""
+
+
+def written_by_a_later_version(folder: Path, plain: dict[str, Any]) -> None:
+    """A whole checkpoint whose engine this version does not know, and a copy of it."""
+    journal = opened(folder)
+    journal.snapshot({**plain, "version": LATER})
+    assert DiskCopy(str(folder / "state")).save(journal.image(), BOOT, NOW)
+    journal.close()
+
+
+def test_a_checkpoint_of_a_later_version_is_set_aside_at_once_and_told(folder: Path) -> None:
+    """Whole but unknown: neither it nor its copy is read or lost, and no start fails for it."""
+    written_by_a_later_version(folder, kept(folder))
+    found = begun(folder)
+    assert not found.engine.catalogue.numbered
+    assert [one.partition(": ")[0] for one in found.problems] == ["state_quarantined"] * 2
+    assert all("not a snapshot of version" in one for one in found.problems)
+    assert SOFTWARE in found.problems[0]
+    assert len(list(folder.glob(f"{FILE_NAME}.bad-*"))) == 1
+    assert len(list((folder / "state").glob("*.bad-*"))) == 1
+    assert lost(opening(found)) == 2
+    assert begun(folder).problems == (), "the next start has a checkpoint of its own"
+
+
+def test_a_message_that_this_version_does_not_know_sets_the_checkpoint_aside(folder: Path) -> None:
+    """A later version's journal: the copy on disk, if it is older, is continued."""
+    kept(folder)
+    journal = opened(folder)
+    journal.snapshot(journal.load().snapshot)  # type: ignore[union-attr] # it is there
+    assert journal.append(NOW, 0.0, [99, "a field"])
+    journal.commit()
+    journal.close()
+    found = begun(folder)
+    assert found.engine.catalogue.named["app/database"].metrics.outcomes[FAILURE] == 6
+    assert found.problems[0].startswith("state_quarantined: ")
+
+
+def test_few_checkpoints_that_were_set_aside_are_kept(folder: Path) -> None:
+    """The oldest go: the runtime directory is memory."""
+    for stamp in range(5):
+        (folder / f"{FILE_NAME}.bad-{1_700_000_000 + stamp}").write_bytes(b"bad")
+    kept(folder)
+    begun(folder, fresh=True)
+    left = sorted(path.name for path in folder.glob(f"{FILE_NAME}.bad-*"))
+    assert len(left) == start.SET_ASIDE_MAX
+    assert left[:2] == [f"{FILE_NAME}.bad-{1_700_000_003}", f"{FILE_NAME}.bad-{1_700_000_004}"]
