@@ -107,9 +107,7 @@ def test_h1_refused_costs_nothing(place: Room, valkey_proxy: Chaos) -> None:
 
 @pytest.mark.fault("H2")
 @pytest.mark.parametrize("fault", ["black hole", "frozen"])
-def test_h2_hung_keeps_the_budget(
-    place: Room, valkey: RedisServer, valkey_proxy: Chaos, fault: str
-) -> None:
+def test_h2_hung_keeps_the_budget(place: Room, valkey: RedisServer, valkey_proxy: Chaos, fault: str) -> None:
     """No answer: a call costs the cache's limit at most once, p99 of all calls is within it; it heals."""
     if fault == "frozen":
         valkey.freeze()
@@ -195,9 +193,7 @@ def test_h4_read_only(place: Room, valkey: RedisServer, caplog: pytest.LogCaptur
 
 
 @pytest.mark.fault("H4")
-def test_h4_a_password_is_wanted(
-    place: Room, valkey: RedisServer, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_h4_a_password_is_wanted(place: Room, valkey: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     """NOAUTH: everything comes from the database, and the breaker does not count it."""
     side = RedisCache(valkey.url(), 1.0, 1.0, 3600.0)
     side._ask("CONFIG", "SET", "requirepass", "canary-4711")

@@ -365,5 +365,3 @@ def test_s14_a_user_deleted_in_the_outage_never_reappears(place: Room, tmp_path:
         each.close()
     left = [path for path in (tmp_path / "spool").iterdir() if b"canary" in path.read_bytes()]
     assert left == []
-
-

@@ -7,17 +7,16 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from ipc.segment import boot_id
 from supervisor.disk import DiskCopy
 from supervisor.journal import Journal
+from tests.faults.afresh import degraded, goes_on, settled
 from tests.faults.effort import PATIENCE_S, effort
-from tests.faults.judge import Watch, judge
-from tests.live.hand import Hand
-from tests.live.house import House, wait_for
+from tests.live.house import House
 
 pytestmark = pytest.mark.timeout(PATIENCE_S)
 
@@ -35,44 +34,6 @@ def poison(folder: Path) -> bytes:
         # What no check of the file can find: the bytes are right, their meaning is not.
         journal.snapshot({**loaded.snapshot, "incarnation": "the first"})
     return (folder / "checkpoint").read_bytes()
-
-
-def settled(house: House) -> list[Hand]:
-    """Two workers, everything of whom is counted and whose account is closed: it goes with the poison."""
-    hands = [house.hand(f"w{number}") for number in range(2)]
-    for hand in hands:
-        hand.order("load", breaker=hand.log.stem, threads=2, per_s=1000.0, failing_every=9)
-    wait_for("traffic", lambda: house.stats()["totals"]["outcomes"]["success"] > 500, 5.0)
-    for hand in hands:
-        assert hand.order("unload")["failed"] == []
-    judge(house)
-    aside = house.root / "before"
-    aside.mkdir()
-    for path in house.ledgers.iterdir():
-        path.rename(aside / path.name)
-    return hands
-
-
-def goes_on(house: House, hands: list[Hand], lost: int) -> None:
-    """The workers are attached again without being asked, and everything new is counted exactly."""
-    for hand in hands:
-        hand.order("load", breaker=f"after-{hand.log.stem}", threads=2, per_s=1000.0, failing_every=9)
-    wait_for("they are back", lambda: sum(bool(one["ring_slots"]) for one in house.workers()) == 2, 10.0)
-    with Watch(house):
-        house.wait_reborn(house.kill_daemon())
-        for hand in hands:
-            assert hand.order("unload")["failed"] == []
-            assert hand.leave() == 0
-        stats = judge(house, forgive=("checkpoint_lost",))
-    assert stats["lost"]["checkpoint_lost"] == lost
-    assert stats["supervisor"]["incarnation"] == 2, "the life after the empty one goes on from its checkpoint"
-
-
-def degraded(house: House) -> str:
-    """What health says of the state that was set aside; it is a warning."""
-    found: list[dict[str, Any]] = house.ask("health", level="full")["checks"]["supervisor:degraded"]
-    assert [one["status"] for one in found] == ["warn"] * len(found)
-    return "; ".join(one["output"] for one in found)
 
 
 @pytest.mark.fault("A6")
@@ -108,7 +69,7 @@ def test_a6_after_three_failed_starts_it_starts_empty_and_says_so(
     assert f"state_quarantined: the checkpoint was set aside as {aside[0]}" in degraded(house)
     told = house.run_tool("health")
     assert (told.returncode, "state_quarantined" in told.stdout) == (0, True), told.stdout + told.stderr
-    goes_on(house, hands, lost=1)
+    assert goes_on(house, hands) == 1
     assert house.nursery is not None
     assert house.nursery.poll() is None
     assert house.stop() == 0
@@ -133,4 +94,4 @@ def test_a6_a_poisoned_copy_does_not_keep_a_rebooted_host_from_starting(build: C
     assert house.logged().count("ended: exit code 1") == FAILED_STARTS
     assert [path.read_bytes() for path in house.state.glob("checkpoint.bad-*")] == [bad]
     assert "state_quarantined" in degraded(house)
-    goes_on(house, hands, lost=1)
+    assert goes_on(house, hands) == 1

@@ -35,13 +35,19 @@ class Hand:
 
     @classmethod
     def start(
-        cls, command: Sequence[str], options: dict[str, Any], surroundings: dict[str, str], log: Path
+        cls,
+        command: Sequence[str],
+        options: dict[str, Any],
+        surroundings: dict[str, str],
+        log: Path,
+        folder: Path | None = None,
     ) -> Hand:
-        """Start the process with its options as one JSON argument."""
+        """Start the process, in that folder, with its options as one JSON argument."""
         with log.open("ab") as file:
             process = subprocess.Popen(
                 [*command, json.dumps(options)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, env=surroundings,
+                cwd=folder,
             )  # fmt: skip
         return cls(process, log)
 

@@ -74,6 +74,8 @@ class House:
         self.root.chmod(0o755)
         self.ledgers.chmod(0o777)
         self.environment = dict(environment or {})
+        self.tree: Path = ROOT
+        """Whose code is run by what is started from now on."""
         self.prefix: tuple[str, ...] = ()
         """What stands before the interpreter in every command line, such as `unshare -m`."""
         self.config: Path | None = None
@@ -95,7 +97,7 @@ class House:
     def surroundings(self, **more: str) -> dict[str, str]:
         """The environment of a child: this one's, without what would lead it to another supervisor."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("BREAKERD_")}
-        return {**kept, "PYTHONPATH": str(ROOT), "BREAKERD_SOCKET": self.socket, **more}
+        return {**kept, "PYTHONPATH": str(self.tree), "BREAKERD_SOCKET": self.socket, **more}
 
     def command(self, *more: str) -> list[str]:
         """The command line of `breakerd run` for this house."""
@@ -110,7 +112,7 @@ class House:
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 self.command(*more),
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=surroundings, cwd=ROOT,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=surroundings, cwd=self.root,
             )  # fmt: skip
         self._started.append(process)
         return process
@@ -243,6 +245,7 @@ class House:
             {"name": name, "ledgers": str(self.ledgers), **options},
             self.surroundings(),
             self.root / f"{name}-{len(self.hands)}.log",
+            self.root,
         )
         self.hands.append(hand)
         if wait:
