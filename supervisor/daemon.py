@@ -30,6 +30,7 @@ from supervisor.connections import Connections, Limits
 from supervisor.control_server import ControlServer, Stored, Sweep
 from supervisor.descriptors import Inheritance
 from supervisor.disk_actor import CopyDue, DiskActor
+from supervisor.errand import Errand
 from supervisor.errors import ActorFailed, ConfigurationError
 from supervisor.facts import Facts
 from supervisor.hello import Greeter
@@ -97,14 +98,13 @@ class Daemon:
             self._mind, self._attachments, told, inherited.bell, self._boot, time.monotonic_ns
         )
         self._control = ControlServer(self._mind, self._greeter, told, self._facts, time.monotonic)
-        self._disk = DiskActor(begun.disk, self._mind, self._in_thread, time.monotonic, self._boot)
+        later = loop.call_soon_threadsafe
+        self._disk = DiskActor(begun.disk, self._mind, Errand(later), time.monotonic, self._boot)
         self._control.later = loop.call_soon
         self._control.examine = lambda: examine(
             inherited.runtime, inherited.state, self._disk, time.monotonic_ns()
         )
-        self._reload = Reload(
-            told, self._to_nursery, self._in_thread, self._apply, time.monotonic, self._step
-        )
+        self._reload = Reload(told, self._to_nursery, Errand(later), self._apply, time.monotonic, self._step)
         self._reload.problem = inherited.config_problem
         for actor in (self._mind, self._reader, self._control, self._disk, self._reload):
             actor.stage = self._stage
@@ -255,11 +255,6 @@ class Daemon:
             self._disk.save_now()
         self._connections.close()
         self._connections.release()
-
-    def _in_thread(self, work: Callable[[], object], done: Callable[[], None]) -> None:
-        """For the disk: work in a thread, its end in the loop."""
-        future = self._loop.run_in_executor(None, work)
-        future.add_done_callback(lambda _: done())
 
     def _facts(self) -> Facts:
         """What the engine cannot know."""

@@ -10,15 +10,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from supervisor.actor import Stage
 from supervisor.disk import DiskCopy
+from supervisor.errand import Errand
 from supervisor.mind import Mind
 
 log = logging.getLogger("breakerd.disk")
 
-Run = Callable[[Callable[[], object], Callable[[], None]], None]
-"""Runs the first in a thread, then the second in the loop."""
+COPY_WAIT_S: Final = 1.0
+"""How long the end waits for a copy that is being written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,9 @@ class DiskActor:
 
     name = "disk"
 
-    def __init__(self, disk: DiskCopy, mind: Mind, run: Run, clock: Callable[[], float], boot: int) -> None:
+    def __init__(
+        self, disk: DiskCopy, mind: Mind, errand: Errand, clock: Callable[[], float], boot: int
+    ) -> None:
         self.stage: Stage
         self.problem = ""
         """Why the last copy failed; empty = it did not."""
@@ -45,7 +49,7 @@ class DiskActor:
         """How long the last copy took, its fsyncs included; None = there was none yet."""
         self._disk = disk
         self._mind = mind
-        self._run = run
+        self._errand = errand
         self._clock = clock
         self._boot = boot
         self._busy = False
@@ -63,7 +67,13 @@ class DiskActor:
             self._last = image
             self._busy = True
             saved_at = self._clock()
-            self._run(lambda: self._save(image, saved_at), self._done)
+            try:
+                self._errand(lambda: self._save(image, saved_at), self._done)
+            except RuntimeError as error:
+                # At the limit of processes: nothing ran, and the next copy is due soon.
+                self._busy = False
+                self._disk.problem = f"{self._disk.path}: no thread can write it: {error}"
+                self._note()
 
     def restart(self) -> None:
         """The next copy is made as if it were the first."""
@@ -71,8 +81,9 @@ class DiskActor:
         self._last = b""
 
     def save_now(self) -> None:
-        """At the end: copy in this thread."""
-        self._disk.save(self._mind.journal.image(), self._boot, self._clock())
+        """At the end: copy in this thread, unless the disk hangs: two must not write one file."""
+        if self._errand.idle(COPY_WAIT_S):
+            self._disk.save(self._mind.journal.image(), self._boot, self._clock())
         self._note()
 
     def _save(self, image: bytes, saved_at: float) -> None:

@@ -48,7 +48,7 @@ W_BEFORE: Final = 9
 def select(half: int, end: int) -> int:
     """The selector word for `end` bytes in use of a half; it proves itself, since nothing else does.
 
-        63..33 check: crc32 >> 1 of the rest | 32 half | 31..0 bytes in use
+    63..33 check: crc32 >> 1 of the rest | 32 half | 31..0 bytes in use
     """
     rest = half << 32 | end
     return zlib.crc32(rest.to_bytes(8, "little")) >> 1 << 33 | rest
@@ -63,9 +63,9 @@ def selected(word: int) -> tuple[int, int] | None:
 class _File:
     """The mapped file: a header of one page, then two halves of equal size.
 
-        64-bit words of the header, native byte order
-        0 magic and version | 1 boot id | 2 bytes of a half | 3 crc32 of words 0..2
-        8 selector | 9 the last selector of the other half
+    64-bit words of the header, native byte order
+    0 magic and version | 1 boot id | 2 bytes of a half | 3 crc32 of words 0..2
+    8 selector | 9 the last selector of the other half
     """
 
     __slots__ = ("bytes", "memory", "path", "size", "words")

@@ -8,6 +8,7 @@ Neighbours: `nursery` (the only caller), `descriptors` (the channel). Knows no d
 
 from __future__ import annotations
 
+import errno
 import logging
 import mmap
 import os
@@ -42,6 +43,8 @@ FAILURE_WINDOW_S: Final = 60.0
 FRESH_AFTER: Final = 3
 """Failed starts within the window after which the daemon starts without the checkpoint."""
 PAUSE_MAX_S: Final = 1.0
+SHORTAGES: Final = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""Why no process can be had for a while: no fault of a daemon, and another nursery would fare no better."""
 CRASH_VARIABLE: Final = "BREAKERD_CRASH_AT"
 
 Inherit = Callable[[int, bool], Inheritance]
@@ -83,6 +86,8 @@ class Lives:
         """A sentence about the last end, for people."""
         self._life: _Life | None = None
         self._due = 0.0
+        self._wanting = ""
+        """Why the last start failed, if none has succeeded since."""
         self._failures: deque[float] = deque()
         self._failed_starts = 0
         self._count = 0
@@ -160,8 +165,16 @@ class Lives:
             self._life = self._spawn()
         except OSError as error:
             # What is kept here must outlive that, too.
-            log.error("the daemon cannot be started: %s", error.strerror)  # noqa: TRY400 (one line)
-            self._count_failure(now)
+            text = f"the daemon cannot be started: {error.strerror}"
+            if text != self._wanting:
+                log.error("%s", text)  # noqa: TRY400 (one line)
+            self._wanting = self.why = text
+            if error.errno in SHORTAGES:
+                self._due = now + PAUSE_MAX_S
+            else:
+                self._count_failure(now)
+        else:
+            self._wanting = ""
 
     def _spawn(self) -> _Life:
         """Fork and exec a daemon that inherits everything. Raises OSError, and then there is none."""

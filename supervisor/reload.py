@@ -24,7 +24,7 @@ from supervisor.actor import Stage
 from supervisor.changes import Changes, compare
 from supervisor.config_file import Checked, check
 from supervisor.connections import Connections, Request
-from supervisor.disk_actor import Run
+from supervisor.errand import Run
 from supervisor.messages import Reloaded
 from supervisor.mind import Tell, Told
 from supervisor.settings import SupervisorSettings
@@ -201,7 +201,11 @@ class Reload:
         self._move(Event.ASKED)
         log.info("reading %s again, asked for by %s", file, self._who())
         self._step("reload-asked")
-        self._run(lambda: _find(file, found), self._found_some)
+        try:
+            self._run(lambda: _find(file, found), self._found_some)
+        except RuntimeError as error:
+            found.append(Checked((f"{file}: cannot be read at the moment: {error}",)))
+            self._found_some()
 
     def _found_some(self) -> None:
         """The thread has ended; if the mailbox is full, the next look finds it."""

@@ -298,5 +298,3 @@ def _existing(directory: str) -> str:
     while not os.path.isdir(directory) and directory not in ("/", ""):
         directory = os.path.dirname(directory)
     return directory or "/"
-
-

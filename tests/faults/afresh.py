@@ -29,7 +29,7 @@ def settled(house: House) -> list[Hand]:
 
 
 def goes_on(house: House, hands: list[Hand]) -> int:
-    """The workers are attached again without being asked, everything new is counted exactly; what was lost."""
+    """The workers attach again by themselves, and what is new is counted exactly; how much was lost."""
     for hand in hands:
         hand.order("load", breaker=f"after-{hand.log.stem}", threads=2, per_s=1000.0, failing_every=9)
     wait_for("they are back", lambda: sum(bool(one["ring_slots"]) for one in house.workers()) == 2, 10.0)

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import ipc
 from ipc.vocabulary import OutcomeKind, window_from_json
-from tests.faults import orders_forking, orders_holes, orders_swarm, orders_sweeps
+from tests.faults import orders_forking, orders_holes, orders_modes, orders_swarm, orders_sweeps
 from tests.faults.body import RAISES, Broken, Strange, body
 from tests.faults.oracle import Ledger
 
@@ -325,7 +325,7 @@ def orders() -> dict[str, Callable[..., dict[str, Any]]]:
     """Every order by its word; each takes the crew first."""
     words = "guard guard_many call call_until hold release state command connect load unload attempts"
     own = {name: getattr(Crew, name) for name in words.split()}
-    for more in (orders_forking, orders_holes, orders_sweeps, orders_swarm):
+    for more in (orders_forking, orders_holes, orders_modes, orders_sweeps, orders_swarm):
         own.update(more.ORDERS)
     return own
 

@@ -114,9 +114,7 @@ def test_a_failure_at_any_message_loses_and_doubles_nothing(
     for _ in range(3):
         daemon.post(Look(tick=True))
     assert daemon.counted == put
-    assert all(
-        writer.segment.words[at.W_COMMITTED] == writer.position for writer in daemon.writers.values()
-    )
+    assert all(writer.segment.words[at.W_COMMITTED] == writer.position for writer in daemon.writers.values())
 
 
 class Meddler:

@@ -62,6 +62,8 @@ class World:
         """(ticket, text) that went to the nursery."""
         self.settled: list[str] = []
         self.hangups: list[int] = []
+        self.thread = True
+        """Whether one can be started."""
         self.room = True
         """Whether the nursery's queue has any."""
         self.applied: list[SupervisorSettings] = []
@@ -73,7 +75,7 @@ class World:
         self.reload = Reload(
             parse(text, str(self.file)),
             self.send,
-            lambda work, done: self.threads.append((work, done)),
+            self.run,
             self.applied.append,
             lambda: self.now,
             self.steps.append,
@@ -82,6 +84,12 @@ class World:
         self.reload.stage = self.stage
         self.stage.add(self.mind)
         self.stage.add(self.reload)
+
+    def run(self, work: Callable[[], object], done: Callable[[], None]) -> None:
+        """In the thread, when the test says."""
+        if not self.thread:
+            raise RuntimeError("can't start new thread")
+        self.threads.append((work, done))
 
     def send(self, data: bytes, numbers: tuple[int, ...]) -> bool:
         """To the nursery."""
@@ -181,6 +189,21 @@ def test_a_good_file_is_given_away_committed_applied_and_answered_in_this_order(
     assert len(world.answers[1]["kept"]) == 1
     names = ("asked", "checked", "taken", "committed", "answered")
     assert world.steps == [f"reload-{name}" for name in names]
+
+
+def test_without_a_thread_it_is_refused_and_the_next_one_is_not(world: World) -> None:
+    """At the limit of processes: said to who asked, and no failure of the actor."""
+    world.thread = False
+    world.ask()
+    world.look()
+    assert world.answers[1]["errors"] == [
+        f"{world.file}: cannot be read at the moment: can't start new thread"
+    ]
+    world.thread = True
+    world.ask(2)
+    world.through()
+    assert world.answers[2]["ok"] is True
+    assert world.stage.restarts()["reload"] == 0
 
 
 def test_a_wrong_file_changes_nothing_and_every_mistake_is_told(world: World) -> None:

@@ -133,9 +133,7 @@ def test_a_worker_with_invalid_words_is_quarantined() -> None:
     assert (invalid, bench.intake.more) == ([1, 1, 1], True)
     messages, batch = bench.intake.drain(NOW)
     assert batch is None
-    assert messages == [
-        WorkerQuarantined("a", "3 drains of its segment found words that no worker writes")
-    ]
+    assert messages == [WorkerQuarantined("a", "3 drains of its segment found words that no worker writes")]
     writer.fill(10)
     bench.writers["b"].put()
     assert [one.worker for one in bench.drain()] == ["b"]
