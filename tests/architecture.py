@@ -82,6 +82,10 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "recovery",
         "handler",
         "decorate",
+        # recovery probes
+        "probes.__init__ probes.question",
+        "probes.database probes.function probes.network probes.program probes.redis",
+        "prober",
         # the memory in its database
         "memory.__init__ memory.deadlines memory.forking memory.ids memory.places",
         "memory.migrations.__init__ memory.migrations.versions.__init__",
@@ -142,6 +146,8 @@ LAZY: Final[dict[str, tuple[str, ...]]] = {
     "ipc/logbook.py": ("logging",),  # a fifth of what `import ipc` costs, for what is rarely said
     "supervisor/ctl/main.py": ("importlib",),  # one verb needs one file
     "supervisor/ctl/screen.py": ("importlib",),  # rich only on a terminal, explanations only in trouble
+    "workers/prober.py": ("importlib",),  # a driver only for who is asked through it
+    "workers/probes/function.py": ("importlib",),  # the function that the configuration names
     "workers/memory/engines.py": ("importlib",),  # psycopg only for PostgreSQL
     "workers/memory/schema.py": ("importlib",),  # alembic only where there is something to migrate
 }
@@ -163,6 +169,7 @@ CLOCKS: Final[dict[str, str]] = {
     "supervisor/control_server.py": "dates that people read",
     "supervisor/ctl/main.py": "the clock that every verb is given",
     "workers/surroundings.py": "the clocks, dice and waits that every handler is given",
+    "workers/prober.py": "how long a probe took",
     "workers/memory/deadlines.py": "what is left of an operation's time",
     "workers/memory/engines.py": "the name under which a database file is made",
     "workers/memory/backing.py": "the wall clock by which cached pages have an age",
@@ -210,6 +217,9 @@ BOUNDARIES: Final[dict[str, str]] = {
     "workers/memory/replay_thread.py:ReplayThread._run": "the thread is what must not end",
     "supervisor/logs.py:_Mouth.get": "whatever a worker writes into its pipe, its next line is read",
     "supervisor/logs.py:_Handler._text": "an argument that cannot be shown must not cost the line",
+    "workers/prober.py:Prober._answer": "whatever it was, the supervisor is told",
+    "workers/probes/function.py:prepare": "importing somebody's module may raise anything",
+    "workers/probes/function.py:_call": "raising is how a function says no",
     "supervisor/actor.py:Stage._handle": "an actor's failure stays inside the actor",
     "supervisor/actor.py:Stage._failed": "so does its failure to restart",
 }
