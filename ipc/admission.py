@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 from ipc import layout as at
 from ipc.asking import LOOP_WAIT_S, PERMIT_WAIT_S, SILENCE, PermitAsk, Question, Reply
 from ipc.blocks import FREE_THREADED
-from ipc.circuit import generation_code
+from ipc.circuit import GOLDEN, generation_code, ramp_share
 from ipc.client import Client
 from ipc.control_async import running_loop
 from ipc.errors import BreakerdError, CircuitOpenError
@@ -79,7 +79,9 @@ class Admission:
         self._seen = BreakerState.CLOSED
         self._noticing = Gate()
         self._ramp: tuple[int, float] = 0, 0.0
-        """The board word whose ramp this is, and its length in s."""
+        """The board word whose ramp this is, and its length as far as it is known here, s."""
+        self._dice = 0.0
+        """In [0, 1): drawn when the ramp is first seen, and moved on by each call."""
         self._adopts = True
         """False: no board word is ever accepted, so that every call goes the slow way."""
         self._moved = False
@@ -201,14 +203,20 @@ class Admission:
         return entry
 
     def _climb(self, word: int, now: float, change: Change | None) -> bool:
-        """After a closing more and more calls are let in; True while that lasts. May refuse."""
-        until = (word & at.TIME_MASK) / at.TIME_STEPS_PER_S
-        if now >= until or self._link.local:
+        """After a closing more and more calls are let in; True while that lasts. May refuse.
+
+        The word tells a length that is short by a fifth at most; who was there at the beginning knows better.
+        """
+        until, length = at.unpack_ramp(word)
+        left = until - now
+        if left <= 0.0:
             return False
-        if self._ramp[0] != word:
-            self._ramp = word, until - now
-        if self._link.chance() * self._ramp[1] < until - now:
-            self._turn_down(BreakerState.CLOSED, until - now, change, Tally.RAMPED)
+        if self._ramp[0] == word:
+            self._dice = (self._dice + GOLDEN) % 1.0  # no system call, and more even than chance
+        else:
+            self._ramp, self._dice = (word, max(length, left)), self._link.chance()
+        if self._dice >= ramp_share(left, self._ramp[1]):
+            self._turn_down(BreakerState.CLOSED, left, change, Tally.RAMPED)
         return True
 
     def _refuse_at(self, word: int, now: float, change: Change | None) -> NoReturn:

@@ -17,6 +17,10 @@ from ipc.vocabulary import FOREVER, BreakerSettings, BreakerState
 
 GENERATION_CODES: Final = 15
 """An outcome carries its generation as 1 to 15; generations this far apart look the same in it."""
+GOLDEN: Final = 0.6180339887498949
+"""Spreads one drawn chance over many uses: its multiples, less whole numbers, fill [0, 1) evenly."""
+RAMP_FIRST: Final = 0.1
+"""The share of calls that is let in when a ramp begins."""
 NEVER: Final = float("-inf")
 GROWTH_MAX: Final = 64
 """Steps of growth remembered; the open time has reached its maximum long before."""
@@ -84,6 +88,11 @@ def open_time_s(settings: BreakerSettings, growth: int, chance: float) -> float:
     return min(settings.recovery_timeout_max, grown) * (1.0 + settings.recovery_jitter * chance)
 
 
+def ramp_share(left_s: float, length_s: float) -> float:
+    """The share of calls that a ramp of that length lets in when so much of it is left: RAMP_FIRST to 1."""
+    return 1.0 - (1.0 - RAMP_FIRST) * min(1.0, left_s / length_s)
+
+
 class Circuit:
     """State, generation and times of one circuit, and what its present half-open period has seen.
 
@@ -100,6 +109,8 @@ class Circuit:
         "had",
         "last_grant",
         "passed",
+        "ramp_s",
+        "ramp_until",
         "since",
         "state",
         "vouched",
@@ -127,6 +138,8 @@ class Circuit:
         """When the last permit was given, else when the period began, s."""
         self.passed: dict[str, int] = {}
         """Successful trials by party, of the half-open period that is or, when CLOSED, was the last."""
+        self.ramp_until = self.ramp_s = 0.0
+        """CLOSED by trials: when the ramp ends or ended, s, and how long it is; 0.0 = there is none."""
 
     @property
     def until(self) -> float:
@@ -145,6 +158,10 @@ class Circuit:
             self.vouched = min(self.vouched, now) if vouched else FOREVER
             if vouched and not self.growth:
                 self._until = min(self._until, now)
+
+    def held(self, now: float) -> bool:
+        """OPEN, and not by its own open time alone: a probe that does not vouch is awaited."""
+        return self.state is BreakerState.OPEN and self.awaited > now and self.vouched == FOREVER
 
     def why_over(self) -> str:
         """Why the open time ends, in words."""
@@ -172,6 +189,8 @@ class Circuit:
         opens = new is BreakerState.OPEN
         self._until = now + open_time_s(settings, self.growth, chance) if opens else FOREVER
         self.vouched = FOREVER
+        ramps = event is Event.TRIALS_PASSED and new is BreakerState.CLOSED and settings.ramp_s > 0.0
+        self.climb(now + settings.ramp_s if ramps else 0.0, settings.ramp_s if ramps else 0.0)
         if new is not BreakerState.CLOSED or event is Event.RESET:
             self.passed.clear()
         return old
@@ -217,11 +236,16 @@ class Circuit:
         """The present state ends by itself at `until` instead."""
         self._until = until
 
+    def climb(self, until: float, length_s: float) -> None:
+        """CLOSED lets more and more in until then: a ramp of that length, begun here or elsewhere."""
+        self.ramp_until, self.ramp_s = until, length_s
+
     def shift(self, delta: float) -> None:
         """Move every stored time by `delta` seconds."""
         self.since += delta
         self._until += delta
         self.awaited += delta
+        self.ramp_until += delta if self.ramp_s else 0.0
         self.vouched += delta
         self.growth_from += delta
         self.began += delta
@@ -243,13 +267,15 @@ class Circuit:
             sorted(self.passed.items()),
             None if self.awaited == NEVER else self.awaited,
             None if self.vouched == FOREVER else self.vouched,
+            self.ramp_until,
+            self.ramp_s,
         ]
 
     @classmethod
     def from_plain(cls, plain: list[Any]) -> Circuit:
         """The circuit that `to_plain` wrote."""
         state, generation, since, until, growth, growth_from, had, *rest = plain
-        began, last_grant, passed, awaited, vouched = rest
+        began, last_grant, passed, awaited, vouched, *ramp = rest
         circuit = cls(generation, since)
         circuit.state = BreakerState(state)
         circuit._until = FOREVER if until is None else until
@@ -259,4 +285,5 @@ class Circuit:
         circuit.passed = dict(passed)
         circuit.awaited = NEVER if awaited is None else awaited
         circuit.vouched = FOREVER if vouched is None else vouched
+        circuit.climb(*ramp)
         return circuit

@@ -56,6 +56,7 @@ class Settings(TypedDict, total=False):
     successes_to_close: int
     trial_timeout: float
     cancelled_is_failure_s: float | None
+    ramp_s: float
 
 
 class CircuitBreaker(Orders):

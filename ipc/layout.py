@@ -18,6 +18,9 @@ A board word; 0 = never published (admit, generation 0):
 
     63..61 state | 60 permits left | 59..40 generation | 39..0 time (2**-10 s of CLOCK_MONOTONIC)
 
+In CLOSED the time is the end of the ramp, in steps of 2**-4 s, and its low six bits, which weigh less than
+that, say how long the whole ramp is: RAMP_LENGTHS.
+
 An outcome word is the bit pattern of a double in [2**34, 2**35) or of its negative, whose 52 low bits
 then are an integer in steps of 2**-18; so success and failure are packed by float additions alone:
 
@@ -36,6 +39,7 @@ JSON), zeros up to the next word. It is published by storing word 16 after it.
 
 from __future__ import annotations
 
+import bisect
 import math
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -107,6 +111,10 @@ TIME_STEPS_PER_S: Final = 1024.0
 TIME_MASK: Final = (1 << 40) - 1
 BOARD_GENERATION_MASK: Final = (1 << 20) - 1
 PERMITS_BIT: Final = 1 << 60
+RAMP_MASK: Final = 63
+RAMP_STEPS_PER_S: Final = TIME_STEPS_PER_S / (RAMP_MASK + 1)
+RAMP_LENGTHS: Final = (0.0, *(2.0 ** ((code - 15) / 4) for code in range(1, RAMP_MASK + 1)))
+"""Seconds by code, 0.09 to 4,096, four to an octave; a length in between is told as the shorter one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,16 +230,38 @@ def head(row: int, code: int) -> float:
 
 
 def pack_row(state: BreakerState, generation: int, until: float, permits_left: bool) -> int:
-    """A board word; `until` in seconds of CLOCK_MONOTONIC, 0.0 = none, rounded up, never early."""
-    steps = 0 if until <= 0.0 or math.isinf(until) else min(math.ceil(until * TIME_STEPS_PER_S), TIME_MASK)
+    """A board word; `until` in seconds of CLOCK_MONOTONIC, 0.0 = none, rounded up, never early.
+
+    CLOSED ends by no time; one with a ramp is a `pack_ramp`.
+    """
+    timeless = state == BreakerState.CLOSED or until <= 0.0 or math.isinf(until)
+    steps = 0 if timeless else min(math.ceil(until * TIME_STEPS_PER_S), TIME_MASK)
     word = int(state) << 61 | (generation & BOARD_GENERATION_MASK) << 40 | steps
     return word | PERMITS_BIT if permits_left else word
 
 
+def pack_ramp(generation: int, until: float, length_s: float) -> int:
+    """The board word of a CLOSED row whose ramp ends at `until` (s; 0.0 = none), rounded up."""
+    steps = math.ceil(until * RAMP_STEPS_PER_S)
+    if steps <= 0 or length_s <= 0.0:
+        return pack_row(BreakerState.CLOSED, generation, 0.0, permits_left=False)
+    code = bisect.bisect_right(RAMP_LENGTHS, length_s) - 1
+    word = pack_row(BreakerState.CLOSED, generation, 0.0, permits_left=False)
+    return word | min(steps * (RAMP_MASK + 1), TIME_MASK & ~RAMP_MASK) | code
+
+
+def unpack_ramp(word: int) -> tuple[float, float]:
+    """When the ramp of a CLOSED row's word ends (s; 0.0 = there is none), and at least how long it is, s."""
+    return (word & TIME_MASK & ~RAMP_MASK) / TIME_STEPS_PER_S, RAMP_LENGTHS[word & RAMP_MASK]
+
+
 def unpack_row(word: int) -> tuple[BreakerState, int, float, bool]:
-    """State, generation (20 bits), until (s; 0.0 = none) and permits left; word 0 is CLOSED, generation 0."""
+    """State, generation (20 bits), until (s; 0.0 = none) and permits left; word 0 is CLOSED, generation 0.
+
+    CLOSED does not end by time: see `unpack_ramp`.
+    """
     state = word >> 61 & 7
     if not 1 <= state <= 6:
         return BreakerState.CLOSED, 0, 0.0, False
-    until = (word & TIME_MASK) / TIME_STEPS_PER_S
+    until = 0.0 if state == BreakerState.CLOSED else (word & TIME_MASK) / TIME_STEPS_PER_S
     return BreakerState(state), word >> 40 & BOARD_GENERATION_MASK, until, bool(word & PERMITS_BIT)

@@ -72,6 +72,8 @@ class LocalMachine:
         self._breakers[row], self._names[row] = breaker, name
         self._codes[row] = generation_code(generation)
         self._take_over(breaker, state, until, on_grid(now))
+        if state is BreakerState.CLOSED:
+            breaker.host.climb(*at.unpack_ramp(word))
         breaker.take_transitions()  # taking over is no change of state
         self._publish(row, breaker)
 

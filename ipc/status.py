@@ -12,7 +12,7 @@ from ipc.circuit import Circuit
 from ipc.circuits import Circuits
 from ipc.evidence import Evidence
 from ipc.facts import Manual, Totals, Transition
-from ipc.layout import pack_row
+from ipc.layout import pack_ramp, pack_row
 from ipc.permits import Lease
 from ipc.trials import Trials
 from ipc.vocabulary import BreakerSettings, BreakerState
@@ -104,6 +104,12 @@ class BreakerStatus:
         return self.host.until
 
     @property
+    def ramp(self) -> tuple[float, float] | None:
+        """When the host's ramp ends and how long it is, both in s; None = there is none, or it is over."""
+        host = self.host
+        return (host.ramp_until, host.ramp_s) if host.ramp_s and host.ramp_until > self._now else None
+
+    @property
     def leases(self) -> Mapping[int, Lease]:
         """The live permits, over all circuits."""
         return self.trials.leases.live
@@ -120,6 +126,8 @@ class BreakerStatus:
     def word(self, party: str) -> int:
         """The board word for this party as of the last time that this breaker was told."""
         circuit = self._circuits.of(party)
+        if circuit.state is BreakerState.CLOSED:
+            return pack_ramp(circuit.generation, circuit.ramp_until, circuit.ramp_s)
         refuses = circuit.state is BreakerState.OPEN or circuit.state is BreakerState.FORCED_OPEN
         until = circuit.until if refuses else 0.0
         permits_left = self.trials.may_have(party, self._now)

@@ -165,6 +165,8 @@ class BreakerSettings:
     """Seconds that a trial may take; its permit expires one second later (0.01 to 3,600)."""
     cancelled_is_failure_s: float | None = 1.0
     """A call cancelled after this many seconds is a failure (0 to 3,600; None = never)."""
+    ramp_s: float = 0.0
+    """Seconds after recovery in which more and more calls are let in, 10 to 100 % (0 to 3,600; 0 = off)."""
 
     def __post_init__(self) -> None:
         """Check every bound; the first one broken is named."""
@@ -193,6 +195,7 @@ class BreakerSettings:
         _between("trial_timeout", self.trial_timeout, 0.01, 3600.0)
         if self.cancelled_is_failure_s is not None:
             _between("cancelled_is_failure_s", self.cancelled_is_failure_s, 0.0, 3600.0)
+        _between("ramp_s", self.ramp_s, 0.0, 3600.0)
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON values; the window is {"seconds": s} or {"calls": n}."""

@@ -19,6 +19,7 @@ from ipc.vocabulary import BreakerState
 from supervisor.engine import Engine
 from supervisor.facts import Facts
 from supervisor.host_breaker import REFUSING, HostBreaker
+from supervisor.probe_watch import ERROR, FAILED
 
 LEVELS: Final = ("live", "ready", "full")
 FRESH_S: Final = 60.0
@@ -163,6 +164,7 @@ def _breaker(engine: Engine, breaker: HostBreaker, now: float) -> Iterator[Check
         who = worker.title if worker is not None else party[:8]
         isolated = breaker.breaker.state_of(party).name
         yield Check(name, "warn", f"{breaker.name} is {isolated} for worker {who} alone", isolated)
+    yield from _probe(engine, breaker, now)
     if breaker.conflicting:
         text = f"{breaker.conflicting} of the workers of {breaker.name} declare other settings"
         yield Check(name, "warn", text, "conflict")
@@ -178,4 +180,21 @@ def _breaker_sentence(breaker: HostBreaker, now: float) -> str:
         text += f" ({manual.reason})" if manual.reason else ""
     elif breaker.state is BreakerState.OPEN:
         text += f", trials in {max(0.0, breaker.breaker.until - now):.1f} s"
+        text += " at the latest, its probe decides" if breaker.breaker.host.held(now) else ""
     return text
+
+
+def _probe(engine: Engine, breaker: HostBreaker, now: float) -> Iterator[Check]:
+    """What its probe said last. It waits for no other: asking for health never dials a dependency."""
+    watch = engine.catalogue.watch_of(breaker)
+    if watch is None:
+        return
+    name = f"breaker:{breaker.name}:probe"
+    if watch.verdict in (FAILED, ERROR):
+        how = "fails" if watch.verdict == FAILED else "could not be asked"
+        yield Check(name, "warn", f"the probe of {breaker.name} {how}: {watch.text}", watch.verdict)
+    elif watch.verdict and now > watch.ended + watch.rule.patience_s:
+        text = f"the probe of {breaker.name} has said nothing for {now - watch.ended:.0f} s"
+        yield Check(name, "warn", text, "silent")
+    else:
+        yield Check(name, "pass", value=watch.verdict or "not asked yet")

@@ -11,32 +11,46 @@ import functools
 import json
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from ipc.breaker import Breaker
+from ipc.circuit import GOLDEN
 from ipc.errors import SettingsError
 from ipc.vocabulary import BreakerSettings, BreakerState
 from supervisor.metrics import BreakerMetrics
 
-GOLDEN: Final = 0.6180339887498949
-"""Spreads one drawn chance over breakers that open in the same moment."""
-
-
 REFUSING: Final = frozenset({BreakerState.OPEN, BreakerState.FORCED_OPEN})
 """The states that admit nothing, not even a trial."""
 NEVER_LOOKED: Final = -1
+_KEYS: Final = frozenset(one.name for one in fields(BreakerSettings))
 
 
 @functools.lru_cache(maxsize=1024)
 def read_settings(text: str) -> BreakerSettings:
-    """Settings from a worker's or the configuration's JSON. Raises SettingsError, whatever the text is."""
+    """Settings from the configuration's JSON. Raises SettingsError, whatever the text is."""
+    return _settings(_object(text))
+
+
+@functools.lru_cache(maxsize=1024)
+def read_declared(text: str) -> tuple[BreakerSettings, tuple[str, ...]]:
+    """Settings from a worker's JSON, and the keys that only a newer worker knows. Raises SettingsError."""
+    values = _object(text)
+    known = {key: value for key, value in values.items() if key in _KEYS}
+    return _settings(known), tuple(key for key in values if key not in known)
+
+
+def _object(text: str) -> dict[str, Any]:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
         raise SettingsError("settings", "are not JSON") from None
     if not isinstance(values, dict):
         raise SettingsError("settings", "must be a JSON object")
+    return values
+
+
+def _settings(values: dict[str, Any]) -> BreakerSettings:
     try:
         return BreakerSettings.from_json(values)
     except (TypeError, RecursionError):

@@ -25,7 +25,7 @@ def _from_version_1(plain: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_version_2(plain: dict[str, Any]) -> dict[str, Any]:
-    """Of before there were probes: no circuit waits for one."""
+    """Of before there were probes and ramps: no circuit waits for one, none climbs."""
     breakers, configured = plain["catalogue"]
     catalogue = [[_breaker_of_version_2(breaker) for breaker in breakers], configured, []]
     return {**plain, "version": 3, "catalogue": catalogue}
@@ -40,4 +40,4 @@ def _breaker_of_version_2(plain: list[Any]) -> list[Any]:
 
 
 def _circuit_of_version_2(plain: list[Any]) -> list[Any]:
-    return [*plain, None, None]
+    return [*plain, None, None, 0.0, 0.0]

@@ -15,7 +15,7 @@ from ipc.layout import ROWS
 from ipc.vocabulary import BreakerSettings, check_name
 from supervisor.catalogue import BREAKERS_MAX, Catalogue
 from supervisor.counting import Counting
-from supervisor.host_breaker import HostBreaker, read_settings
+from supervisor.host_breaker import HostBreaker, read_declared
 from supervisor.messages import (
     Answer,
     BreakerDeclared,
@@ -132,17 +132,7 @@ class Roster:
         except SettingsError as error:
             self._refuse_row(worker, told.row, str(error), turn)
             return
-        try:
-            settings: BreakerSettings | None = read_settings(told.settings)
-        except SettingsError as error:
-            # Its calls are guarded all the same: with what its peers declare, else with the defaults.
-            turn.happened(
-                "worker",
-                f"{worker.title} declares {told.name} with settings that cannot be used: {error}",
-                worker=worker.nonce,
-                event="settings",
-            )
-            settings = None
+        settings = self._declared_settings(worker, told, turn)
         breaker = self._catalogue.find_or_make(
             worker.namespace, short, settings or BreakerSettings(), turn.now
         )
@@ -153,6 +143,23 @@ class Roster:
             self._refuse_row(worker, told.row, "the row is no row, or means something else already", turn)
         else:
             self._show(worker, told.row, breaker, settings, turn)
+
+    def _declared_settings(self, worker: Worker, told: BreakerDeclared, turn: Turn) -> BreakerSettings | None:
+        """The settings of a declaration, as far as they are known here; what is not used is an event.
+
+        Its calls are guarded all the same: with what its peers declare, else with the defaults.
+        """
+        wrong, settings = "", None
+        try:
+            settings, unknown = read_declared(told.settings)
+            if unknown:
+                wrong = f"that only a newer supervisor knows: {', '.join(unknown)}"
+        except SettingsError as error:
+            wrong = f"that cannot be used: {error}"
+        if wrong:
+            text = f"{worker.title} declares {told.name} with settings {wrong}"
+            turn.happened("worker", text, worker=worker.nonce, event="settings")
+        return settings
 
     def _show(
         self, worker: Worker, row: int, breaker: HostBreaker, settings: BreakerSettings | None, turn: Turn

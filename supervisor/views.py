@@ -7,7 +7,6 @@ Knows no socket.
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any, Final
 from ipc.layout import LAYOUT_VERSION
 from ipc.vocabulary import PROTOCOL_VERSION
 from supervisor import health
+from supervisor.breaker_views import one_breaker
 from supervisor.chronicle import EVENTS_MAX
 from supervisor.engine import Engine
 from supervisor.errors import BadRequest
@@ -171,11 +171,11 @@ def _counters(asked: Question) -> list[dict[str, Any]]:
 
 def _breakers(asked: Question) -> dict[str, Any]:
     engine = asked.engine
-    return {"breakers": [_one_breaker(engine, one, asked.now) for one in engine.catalogue.numbered]}
+    return {"breakers": [one_breaker(engine, one, asked.now) for one in engine.catalogue.numbered]}
 
 
 def _breaker(asked: Question) -> dict[str, Any]:
-    return {"breaker": _one_breaker(asked.engine, _named(asked.engine, asked.body.get("name")), asked.now)}
+    return {"breaker": one_breaker(asked.engine, _named(asked.engine, asked.body.get("name")), asked.now)}
 
 
 def _named(engine: Engine, name: Any) -> HostBreaker:
@@ -183,65 +183,6 @@ def _named(engine: Engine, name: Any) -> HostBreaker:
     if not isinstance(name, str) or not name:
         raise BadRequest("the name of a breaker is missing")
     return engine.catalogue.named[engine.resolve(name)]
-
-
-def _one_breaker(engine: Engine, breaker: HostBreaker, now: float) -> dict[str, Any]:
-    """Everything about one breaker."""
-    judge = breaker.breaker
-    window = judge.totals
-    return {
-        "name": breaker.name,
-        "namespace": breaker.namespace,
-        "short": breaker.short,
-        "state": breaker.state.name,
-        "generation": judge.generation,
-        "failure_count": judge.host_run,
-        "window": {"calls": window.calls, "failures": window.failures, "slow": window.slow},
-        "retry_after_s": breaker.retry_after_s("", now),
-        "since_s": max(0.0, now - judge.since),
-        "isolated": [_isolated(engine, breaker, party, now) for party in judge.isolated],
-        "workers": len({worker for worker, _ in breaker.shown}),
-        "trials": {
-            "in_flight": len(judge.leases),
-            "permitted": judge.settings.permitted_trials,
-            "passed": judge.trials_passed,
-        },
-        "manual": _manual(breaker, now),
-        "settings": judge.settings.to_json(),
-        "conflicts": [
-            {"settings": settings.to_json(), "workers": [_title(engine, worker) for worker in workers]}
-            for settings, workers in breaker.conflicts().items()
-        ],
-        "critical": breaker.critical,
-        "opened_total": judge.opened_total,
-        "would_open_total": judge.would_open_total,
-    }
-
-
-def _isolated(engine: Engine, breaker: HostBreaker, party: str, now: float) -> dict[str, Any]:
-    worker = engine.workers.get(party)
-    return {
-        "worker": party,
-        "name": worker.name if worker is not None else "",
-        "pid": worker.pid if worker is not None else 0,
-        "state": breaker.breaker.state_of(party).name,
-        "retry_after_s": breaker.retry_after_s(party, now),
-    }
-
-
-def _manual(breaker: HostBreaker, now: float) -> dict[str, Any] | None:
-    """Who put the breaker into the state that it is in by hand."""
-    manual = breaker.breaker.manual
-    if manual is None:
-        return None
-    uid, _, user = manual.who.partition(":")
-    expires = None if math.isinf(manual.until) else max(0.0, manual.until - now)
-    return {"uid": int(uid), "user": user, "reason": manual.reason, "expires_in_s": expires}
-
-
-def _title(engine: Engine, worker: str) -> str:
-    found = engine.workers.get(worker)
-    return found.title if found is not None else worker[:8]
 
 
 # --- workers and processes ----------------------------------------------------------------------------

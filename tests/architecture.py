@@ -51,7 +51,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "roster",
         "engine",
         # the daemon's actors, and what they touch
-        "actor connections decode errand health timers",
+        "actor breaker_views connections decode errand health timers",
         "mind source views",
         "intake",
         "attachments intake_actor start",

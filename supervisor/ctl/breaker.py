@@ -54,9 +54,25 @@ def _facts(item: dict[str, Any]) -> list[tuple[str, str]]:
         ("would have opened", f"{item['would_open_total']} (while metrics-only)"),
         ("critical", "yes: health fails while it is open" if item["critical"] else "no"),
     ]
+    # A daemon of before ramps and probes says nothing of them.
+    if ramp := item.get("ramp"):
+        pairs.insert(2, ("ramp", f"more and more calls are let in, for {span(ramp['ends_in_s'])} still"))
+    pairs.append(("refused by ramps", str(item.get("ramped_total") or "")))
+    if probe := item.get("probe"):
+        pairs.append(("probe", _probe(probe)))
     if item["manual"]:
         pairs.insert(2, ("set by hand", manual(item["manual"])))
     return [(key, value) for key, value in pairs if value]
+
+
+def _probe(probe: dict[str, Any]) -> str:
+    """What it said last, how often, when, and whether the breaker waits for it."""
+    if probe["verdict"] is None:
+        return f"{probe['table']}: not asked yet"
+    times = f", {probe['run']} in a row" if probe["verdict"] != "error" and probe["run"] > 1 else ""
+    said = f"{probe['verdict']}{times}, {span(probe['age_s'])} ago, after {probe['took_s']:.3g} s"
+    said += f": {probe['text']}" if probe["text"] else ""
+    return f"{probe['table']}: {said}{'; the breaker waits for it' if probe['holds'] else ''}"
 
 
 def _value(value: Any) -> str:

@@ -57,6 +57,11 @@ class Worker:
         """Store a board word."""
         self.segment.words[at.W_BOARD + row] = at.pack_row(state, generation, until, left)
 
+    def ramp(self, row: int, generation: int, left_s: float, length_s: float) -> None:
+        """Store the board word of a row that was closed by trials and climbs for so long still."""
+        until = time.monotonic() + left_s
+        self.segment.words[at.W_BOARD + row] = at.pack_ramp(generation, until, length_s)
+
     def beat(self, ago_s: float = 0.0) -> None:
         """Store a heartbeat that is `ago_s` old."""
         self.segment.words[at.W_HEARTBEAT] = time.monotonic_ns() - int(ago_s * 1e9)

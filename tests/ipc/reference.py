@@ -44,6 +44,9 @@ class Loop:
     good: float | None = None
     """Since when it has been passing often enough, in this open time."""
 
+    climbs: tuple[float, float] | None = None
+    """When its ramp ends, and how long it is."""
+
     def over(self) -> float:
         """When the state ends by itself: a probe that is not content keeps it, as long as it talks."""
         if self.state is not OPEN or self.heard <= self.until:
@@ -277,7 +280,9 @@ class Model(Notebook):
             loop.had, loop.began = set(), min(self.now, over)
             loop.last_grant = loop.began
         loop.generation, loop.since, loop.n_from, loop.until = self.generation, self.now, self.now, FOREVER
-        loop.good = None
+        loop.good = loop.climbs = None
+        if old is HALF_OPEN and new is CLOSED and settings.ramp_s and not reset:
+            loop.climbs = self.now + settings.ramp_s, settings.ramp_s
         if new is OPEN:
             base = min(
                 settings.recovery_timeout_max, settings.recovery_timeout * settings.recovery_growth**loop.n

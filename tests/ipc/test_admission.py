@@ -8,12 +8,13 @@ import time
 from collections import Counter
 
 from ipc import CircuitBreaker, CircuitOpenError, OutcomeKind
+from ipc import layout as at
 from ipc.client import Client
 from ipc.process import set_default
 from ipc.vocabulary import BreakerState, Tally
 from tests.ipc.calls import Down, call
 from tests.ipc.fake_supervisor import FakeSupervisor
-from tests.ipc.waiting import eventually
+from tests.ipc.waiting import away, eventually
 
 
 def test_the_board_is_obeyed(client: Client, supervisor: FakeSupervisor) -> None:
@@ -87,28 +88,85 @@ def test_a_change_is_told_by_one_thread(client: Client, supervisor: FakeSupervis
     assert told == Counter(steps)
 
 
-def test_ramp_admits_more_and_more(supervisor: FakeSupervisor) -> None:
-    """CLOSED with a time: calls are let in with a growing chance; the others learn how long that lasts."""
-    draw = [0.5]
+def test_a_ramp_lets_in_its_share(supervisor: FakeSupervisor) -> None:
+    """Of 60 s 15 are left: a chance below three quarters is let in; the others learn how long it lasts."""
+    draw = [0.9]
     client = Client(supervisor.path, chance=lambda: draw[0])
     before = set_default(client)
     try:
         breaker = CircuitBreaker("database")
         assert client.connect()
         worker = supervisor.worker()
-        worker.publish(0, BreakerState.CLOSED, 4, time.monotonic() + 60)
+        call(breaker)
+        worker.ramp(0, 4, 15.0, 60.0)
         refusal = call(breaker)
         assert isinstance(refusal, CircuitOpenError)
         assert refusal.state is BreakerState.CLOSED
-        assert 59 < refusal.retry_after_s <= 60.001
-        breaker._ramp = (breaker._ramp[0], 61.0)  # a second has passed
-        draw[0] = 0.99
-        assert call(breaker) == 1
-        draw[0] = 0.97
-        assert isinstance(call(breaker), CircuitOpenError)
+        assert 14 < refusal.retry_after_s <= 15.07
+        assert str(refusal).startswith("Circuit breaker is OPEN: database (CLOSED), retry in 15.")
+        for number, (draw[0], admitted) in enumerate(((0.7, True), (0.8, False), (0.0, True)), 5):
+            worker.ramp(0, number, 15.0, 60.0)
+            assert (call(breaker) == 1) is admitted
         assert worker.tally(0, Tally.RAMPED) == 2
-        worker.publish(0, BreakerState.CLOSED, 4, time.monotonic())
-        eventually(lambda: call(breaker) == 1)
+        assert worker.tally(0, Tally.REJECTED) == 0
+    finally:
+        set_default(before)
+        client.close()
+
+
+def test_after_the_ramp_its_word_is_quick_again(supervisor: FakeSupervisor) -> None:
+    """Nobody publishes another word: from its end on this one is accepted, and no call looks at its time."""
+    draws: list[float] = []
+
+    def chance() -> float:
+        draws.append(0.0)
+        return 0.0
+
+    client = Client(supervisor.path, chance=chance)
+    before = set_default(client)
+    try:
+        breaker = CircuitBreaker("database")
+        assert client.connect()
+        call(breaker)
+        worker = supervisor.worker()
+        worker.publish(0, BreakerState.CLOSED, 3)
+        assert call(breaker) == 1
+        assert breaker._closed == breaker._link.states[0]
+        worker.ramp(0, 4, 0.4, 0.5)
+        draws.clear()
+        until = at.unpack_ramp(breaker._link.board[0])[0]
+        calls = [call(breaker) for _ in range(50)]
+        if time.monotonic() < until:
+            assert breaker._closed != breaker._link.states[0]
+            assert CircuitOpenError in map(type, calls)
+        assert draws == [0.0], "one ramp takes one chance"
+        eventually(lambda: time.monotonic() > until)
+        assert call(breaker) == 1
+        assert breaker._closed == breaker._link.states[0]
+        assert [call(breaker) for _ in range(50)] == [1] * 50
+        worker.drain()
+        assert worker.codes[0, 4 + 1] >= 52, "quick or not, they carry the generation of that word"
+    finally:
+        set_default(before)
+        client.close()
+
+
+def test_a_ramp_goes_on_when_its_supervisor_is_gone(supervisor: FakeSupervisor) -> None:
+    """The process that decides for itself from then on lets in no more than the host did."""
+    client = Client(supervisor.path, chance=lambda: 0.95)
+    before = set_default(client)
+    try:
+        breaker = CircuitBreaker("database")
+        assert client.connect()
+        worker = supervisor.worker()
+        call(breaker)
+        worker.ramp(0, 4, 55.0, 60.0)
+        away(client, supervisor)
+        refusal = call(breaker)
+        assert not client.supervised
+        assert isinstance(refusal, CircuitOpenError)
+        assert (refusal.state, worker.tally(0, Tally.RAMPED)) == (BreakerState.CLOSED, 1)
+        assert 52 < refusal.retry_after_s <= 55.07
     finally:
         set_default(before)
         client.close()

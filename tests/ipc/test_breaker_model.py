@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ipc.breaker import Breaker, Grant, Observation
 from ipc.circuit import generation_code
-from ipc.layout import unpack_row
+from ipc.layout import unpack_ramp, unpack_row
 from ipc.vocabulary import (
     FOREVER,
     BreakerSettings,
@@ -51,6 +52,7 @@ SETTINGS = [
     replace(QUICK, failure_rate=None, slow_call_rate=None, successes_to_close=2, permitted_trials=1),
     replace(QUICK, failure_threshold=4, recovery_growth=1.0, successes_to_close=1, permitted_trials=2),
     replace(QUICK, failure_threshold=1, window=CountWindow(1)),
+    replace(QUICK, successes_to_close=2, ramp_s=8.0),
 ]
 KINDS = [
     OutcomeKind.SUCCESS,
@@ -227,14 +229,16 @@ class Beside(RuleBasedStateMachine):
         threshold=st.sampled_from([None, 1, 2, 5]),
         trials=st.integers(1, 4),
         timeout=st.sampled_from([2.0, 4.0]),
+        ramp=st.sampled_from([0.0, 4.0, 16.0]),
     )
-    def configure(self, threshold: int | None, trials: int, timeout: float) -> None:
+    def configure(self, threshold: int | None, trials: int, timeout: float, ramp: float) -> None:
         """Other settings, the same window."""
         changed = replace(
             self.model.settings,
             failure_threshold=threshold,
             permitted_trials=trials,
             recovery_timeout=timeout,
+            ramp_s=ramp,
         )
         self.real.configure(changed, self.there)
         self.model.configure(changed)
@@ -284,6 +288,12 @@ class Beside(RuleBasedStateMachine):
             assert (state, generation, permits) == (loop.state, loop.generation, self.model.may_have(party))
             if self.moved == 0.0:
                 assert until == (loop.over() if refuses else 0.0)
+        climbs = self.model.host.climbs if self.model.host.state is BreakerState.CLOSED else None
+        shown = self.real.ramp
+        lasts = climbs is not None and climbs[0] > self.now
+        assert shown == ((climbs[0] + self.moved, climbs[1]) if climbs and lasts else None)
+        if climbs and self.moved == 0.0:
+            assert unpack_ramp(self.real.word("nobody")) == (math.ceil(climbs[0] * 16) / 16, climbs[1])
         window = self.model.window()
         totals = self.real.totals
         expected = len(window), sum(note.failed for note in window), sum(note.slow for note in window)

@@ -69,6 +69,17 @@ def test_never_published_is_closed() -> None:
     assert made.board[0] != at.pack_row(CLOSED, 0, 0.0, permits_left=False)
 
 
+def test_a_ramp_that_was_begun_elsewhere_goes_on() -> None:
+    """To its end, as long as it was; the word stays the same, and a change of state ends it."""
+    made = machine(at.pack_ramp(7, NOW + 5, 8.0))
+    assert shown(made) == (CLOSED, 0.0)
+    assert at.unpack_ramp(made.board[0]) == (NOW + 5, 8.0)
+    made.advance(NOW + 20)
+    assert at.unpack_ramp(made.board[0]) == (NOW + 5, 8.0)
+    made.command(0, Verb.RESET, FOREVER, "why", NOW + 20)
+    assert at.unpack_ramp(made.board[0]) == (0.0, 0.0)
+
+
 def test_judges_what_was_never_judged() -> None:
     """Failures that a dead supervisor never judged count at once: by its generation, or marked local."""
     made = machine(at.pack_row(CLOSED, 7, 0.0, permits_left=False))

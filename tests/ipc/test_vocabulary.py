@@ -103,6 +103,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "successes_to_close": 3,
         "trial_timeout": 10.0,
         "cancelled_is_failure_s": 1.0,
+        "ramp_s": 0.0,
     }
 
 
@@ -119,6 +120,7 @@ BOUNDS: dict[str, tuple[list[Any], list[Any]]] = {
     "successes_to_close": ([1, 1000], [0, 1001, None]),
     "trial_timeout": ([0.01, 3600], [0.0, 3601.0, None]),
     "cancelled_is_failure_s": ([None, 0, 3600], [-0.1, 3601.0, True]),
+    "ramp_s": ([0, 0.1, 3600], [-0.1, 3601.0, True, None]),
     "window": ([TimeWindow(1), TimeWindow(3600), CountWindow(1)], [None, 30, {"seconds": 3}]),
 }
 

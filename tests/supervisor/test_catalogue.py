@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from ipc.rows import declaration
 from ipc.vocabulary import BreakerSettings
 from supervisor.catalogue import BREAKERS_MAX
 from supervisor.errors import BreakerNotFound
@@ -94,6 +95,30 @@ def test_a_rolling_deploy_ends_with_the_new_settings() -> None:
     ]
     host.outcomes(("c", FAILURE))
     assert host.states()["c"] == "OPEN", "the run from before the change still counts"
+
+
+def test_a_newer_worker_may_say_more_than_this_supervisor_knows() -> None:
+    """What is known of its settings is in force, and what is not is an event."""
+    host = Host()
+    host.join("a")
+    told = json.dumps({"failure_threshold": 2, "of_the_future": 3})
+    host.say(BreakerDeclared(nonce("a"), 0, "database", told))
+    assert in_force(host) == NEW
+    text = (
+        "web-a (pid 1000) declares database with settings that only a newer supervisor knows: of_the_future"
+    )
+    assert host.events() == [text]
+
+
+def test_an_older_worker_says_nothing_of_a_ramp_and_has_none() -> None:
+    """And a newer one that wants none does not mention it, so that an older supervisor takes all it says."""
+    host = Host()
+    host.join("a")
+    host.say(BreakerDeclared(nonce("a"), 0, "database", '{"failure_threshold":2}'))
+    assert in_force(host) == NEW
+    assert in_force(host).ramp_s == 0.0
+    assert b"ramp_s" not in declaration("database", NEW)
+    assert b'"ramp_s":30.0' in declaration("database", BreakerSettings(ramp_s=30.0))
 
 
 def test_settings_stay_when_everybody_has_left() -> None:

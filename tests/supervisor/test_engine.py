@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ipc.layout import unpack_ramp
 from ipc.vocabulary import BreakerSettings
 from supervisor.engine import Engine
 from supervisor.messages import (
@@ -246,6 +248,42 @@ def test_a_snapshot_of_before_probes_is_read() -> None:
     host = Host(engine, 200.0)
     host.say(Tick())
     assert host.engine.catalogue.named["app/cache"].state.name == "HALF_OPEN"
+
+
+def test_a_ramp_is_in_the_word_of_a_closing_by_trials_alone() -> None:
+    """From the closing on; a new daemon publishes the same word, and nothing is published at its end."""
+    host = Host()
+    settings = replace(QUICK, ramp_s=8.0)
+    host.settle_in("a", "b", settings=settings)
+    assert unpack_ramp(host.board[nonce("b"), 0]) == (0.0, 0.0)
+    host.outcomes(*[("a", FAILURE)] * 5)
+    host.now = 101.5
+    host.outcomes(("b", SUCCESS), permit=host.ask("b")["permit"] & 63)
+    assert {unpack_ramp(word) for word in host.board.values()} == {(109.5, 8.0)}
+    host.now = 104.0
+    again = Host(Engine.from_plain(json.loads(json.dumps(host.engine.to_plain()))), 104.0)
+    again.start(2)
+    words = {(one.worker, one.row): one.word for one in again.engine.publications()}
+    assert words == host.board
+    again.join("c")
+    again.declare("c", settings=settings)
+    assert unpack_ramp(again.board[nonce("c"), 0]) == (109.5, 8.0), "it is told to who comes in the middle"
+    assert again.engine.next_time() == math.inf
+    again.now = 120.0
+    assert again.say(Tick()) == []
+    again.command("reset")
+    assert {unpack_ramp(one.word) for one in again.engine.publications()} == {(0.0, 0.0)}
+
+
+def test_a_reboot_keeps_the_rest_of_a_ramp() -> None:
+    """As remaining time on the new clock."""
+    host = open_host("a")
+    host.now = 101.5
+    host.engine.catalogue.named["app/database"].breaker.configure(replace(QUICK, ramp_s=8.0), 101.5)
+    host.outcomes(("a", SUCCESS), permit=host.ask("a")["permit"] & 63)
+    engine = Engine.from_plain(json.loads(json.dumps(host.engine.to_plain())))
+    engine.shift(-100.0)
+    assert [unpack_ramp(one.word) for one in engine.publications()] == [(9.5, 8.0)]
 
 
 def test_effects_come_in_the_order_of_their_causes() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from ipc.vocabulary import BreakerSettings
 from supervisor import health
 from supervisor.facts import Facts
-from supervisor.messages import Configured, OutcomeBatch, WorkerQuarantined
+from supervisor.messages import Configured, OutcomeBatch, ProbeRule, WorkerQuarantined
 from tests.schemas import problems
 from tests.supervisor.conversation import FACTS, FAILURE, SUCCESS, Host, nonce, taken
 
@@ -55,6 +55,42 @@ def test_a_quiet_host_passes_at_every_level() -> None:
         {"status": "pass", "output": "", "observedValue": "CLOSED"}
     ]
     assert full["checks"]["supervisor:workers"][0]["observedValue"] == 2
+
+
+def test_what_a_probe_said_last_is_a_check_of_its_own() -> None:
+    """Failing or not to be asked is a warning, and so is silence; a pass and no word yet are not."""
+    host = settled()
+    host.probes(ProbeRule("database", 2, 3, preventive=False, patience_s=20.0))
+    told = []
+    for verdict in ("", "passed", "failed", "error", "passed"):
+        if verdict:
+            host.probed(verdict)
+        [check] = report(host)["checks"]["breaker:app/database:probe"]
+        told.append((check["status"], check["observedValue"], check["output"]))
+    host.now += 21.0
+    [check] = report(host)["checks"]["breaker:app/database:probe"]
+    assert check["output"] == "the probe of app/database has said nothing for 21 s"
+    assert status(host) == check["status"] == "warn"
+    assert told == [
+        ("pass", "not asked yet", ""),
+        ("pass", "passed", ""),
+        ("warn", "failed", "the probe of app/database fails: connection refused"),
+        ("warn", "error", "the probe of app/database could not be asked: connection refused"),
+        ("pass", "passed", ""),
+    ]
+    host.probes()
+    assert "breaker:app/database:probe" not in report(host)["checks"]
+
+
+def test_an_opening_that_waits_for_its_probe_says_so() -> None:
+    """The time that it names is the latest."""
+    host = settled()
+    host.probes(ProbeRule("database", 2, 3, preventive=False, patience_s=20.0))
+    host.probed("failed")
+    host.outcomes(*[("a", FAILURE)] * 5)
+    host.now += 10.0
+    [check] = report(host)["checks"]["breaker:app/database"]
+    assert check["output"].endswith(" s at the latest, its probe decides")
 
 
 def test_an_open_breaker_is_a_warning() -> None:

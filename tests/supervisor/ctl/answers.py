@@ -33,10 +33,25 @@ def breaker(**changes: Any) -> dict[str, Any]:
         "critical": False,
         "opened_total": 2,
         "would_open_total": 0,
+        "probe": None,
+        "ramp": None,
+        "ramped_total": 0,
     }
     return {**found, **changes}
 
 
+PROBE = {
+    "table": "database",
+    "verdict": "failed",
+    "text": "connection refused",
+    "took_s": 0.0123,
+    "age_s": 2.0,
+    "run": 3,
+    "rise": 2,
+    "fall": 3,
+    "preventive": False,
+    "holds": True,
+}
 MANUAL = {"uid": 1000, "user": "deploy", "reason": "migration", "expires_in_s": 540.0}
 
 

@@ -34,9 +34,44 @@ def test_show_has_facts_isolated_workers_settings_and_conflicts(stage: Stage, ct
     assert ran.lines[-1] == "declared differently by web-2 (4712): failure_threshold = 9, window = calls = 50"
 
 
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {"text": "refused"},
+            "database: failed, 3 in a row, 2s ago, after 0.0123 s: refused; the breaker waits for it",
+        ),
+        ({"run": 1, "holds": False}, "database: failed, 2s ago, after 0.0123 s: connection refused"),
+        ({"verdict": "error", "text": "", "holds": False}, "database: error, 2s ago, after 0.0123 s"),
+        ({"verdict": None}, "database: not asked yet"),
+    ],
+)
+def test_show_says_what_the_probe_said(stage: Stage, ctl: Ctl, changes: dict[str, Any], line: str) -> None:
+    """The last verdict, how often, when, and whether the breaker waits for the next."""
+    stage.script["breaker"] = {"schema": 1, "breaker": answers.breaker(probe={**answers.PROBE, **changes})}
+    assert f"probe              {line}" in ctl("breaker", "show", "database").lines
+
+
+def test_show_says_how_long_a_ramp_lasts(stage: Stage, ctl: Ctl) -> None:
+    """And how many calls ramps have refused; of a daemon that knows none, nothing."""
+    item = answers.breaker(state="CLOSED", ramp={"ends_in_s": 12.0, "length_s": 30.0}, ramped_total=77)
+    stage.script["breaker"] = {"schema": 1, "breaker": item}
+    lines = ctl("breaker", "show", "database").lines
+    assert "ramp               more and more calls are let in, for 12s still" in lines
+    assert "refused by ramps   77" in lines
+    for key in ("ramp", "probe", "ramped_total"):
+        del item[key]
+    assert not any(
+        "ramp" in line for line in ctl("breaker", "show", "database").lines if "ramp_s" not in line
+    )
+
+
 def test_show_as_json_is_true_to_its_schema(stage: Stage, ctl: Ctl) -> None:
     """What the supervisor said, unchanged."""
-    stage.script["breaker"] = {"schema": 1, "breaker": answers.breaker(manual=answers.MANUAL)}
+    stage.script["breaker"] = {
+        "schema": 1,
+        "breaker": answers.breaker(manual=answers.MANUAL, probe=answers.PROBE),
+    }
     ran = ctl("breaker", "show", "database", "--json")
     assert ran.json == stage.script["breaker"]
     assert problems("breaker", ran.json) == []
