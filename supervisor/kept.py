@@ -41,7 +41,7 @@ class Kept:
                 raise ConfigurationError((f"the text of the configuration: {error.strerror}",)) from error
             text = decode(data, self.file)
             settings = parse(text, self.file)
-            self.text = text
+            self.text, self.problem = text, ""
             return settings
         finally:
             for number in numbers:

@@ -220,6 +220,7 @@ class Reload:
         self._step("reload-checked")
         if not self._give():
             self._not_taken("it takes no messages at the moment")
+        self._step("reload-given")
 
     def _give(self) -> bool:
         """The text to the nursery, whole; for the second time it changes nothing. False = it did not go."""

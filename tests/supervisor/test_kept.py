@@ -28,8 +28,10 @@ def is_open(number: int) -> bool:
 def test_a_text_that_came_whole_is_kept_and_its_descriptor_closed() -> None:
     """The next daemon begins with it."""
     kept = Kept("/etc/breakerd.toml", OLD)
+    kept.problem = "wrong before"
     number = memory(NEW.encode())
     settings = kept.take([number])
+    assert kept.problem == ""
     assert (settings.log_level, settings.file) == ("error", "/etc/breakerd.toml")
     assert (kept.text, is_open(number)) == (NEW, False)
     assert kept.take([memory(NEW.encode())]) == settings

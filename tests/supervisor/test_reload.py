@@ -187,7 +187,7 @@ def test_a_good_file_is_given_away_committed_applied_and_answered_in_this_order(
         "removed": [],
     }
     assert len(world.answers[1]["kept"]) == 1
-    names = ("asked", "checked", "taken", "committed", "answered")
+    names = ("asked", "checked", "given", "taken", "committed", "answered")
     assert world.steps == [f"reload-{name}" for name in names]
 
 
