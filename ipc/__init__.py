@@ -1,5 +1,6 @@
 """breakerd's ground floor: what worker processes import and what both ends share."""
 
+from ipc.beating import beat
 from ipc.client import Client
 from ipc.counters import Counters, process_counters
 from ipc.errors import (
@@ -37,6 +38,7 @@ __all__ = [
     "SupervisorUnavailable",
     "TimeWindow",
     "UnguardableError",
+    "beat",
     "connect",
     "process_counters",
     "query_health",

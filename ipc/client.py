@@ -23,9 +23,11 @@ from ipc.link import Link
 from ipc.logbook import inform, warn
 from ipc.rows import Row, declaration
 from ipc.segment import Segment, boot_id
-from ipc.vocabulary import FOREVER, PROTOCOL_VERSION, BreakerSettings, check_name
+from ipc.vocabulary import FOREVER, NAME_PATTERN, PROTOCOL_VERSION, BreakerSettings, check_name
 
 NAMESPACE_VARIABLE: Final = "BREAKERD_NAMESPACE"
+NAME_VARIABLE: Final = "BREAKERD_NAME"
+"""What a process is called that does not say so itself; set for managed workers."""
 SOFTWARE: Final = "breakerd 0.1.0"
 FIRST_WAIT_S: Final = 0.05
 """How long the first guarded call of a process may wait to be attached."""
@@ -48,6 +50,12 @@ CLOCK_APART_S: Final = 0.05
 def chance() -> float:
     """A random share in [0, 1). Not the `random` module's: it costs 4 ms to import."""
     return int.from_bytes(os.urandom(6), "big") / (1 << 48)
+
+
+def _called() -> str:
+    """The name that the environment gives this process; empty = none that can be used."""
+    told = os.environ.get(NAME_VARIABLE, "")
+    return told if NAME_PATTERN.fullmatch(told) else ""
 
 
 class Client:
@@ -311,7 +319,7 @@ class Client:
             "version": PROTOCOL_VERSION,
             "nonce": self.nonce.hex(),
             "pid": os.getpid(),
-            "name": self._name or f"pid-{os.getpid()}",
+            "name": self._name or _called() or f"pid-{os.getpid()}",
             "namespace": self.namespace_given or os.environ.get(NAMESPACE_VARIABLE) or None,
             "clock": time.monotonic_ns(),
             "have": self.link.attached,

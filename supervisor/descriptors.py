@@ -14,6 +14,15 @@ the last to hold it; under systemd a worker is welcome only when the store has i
                         d nonce(16)                         under systemd: these are in its store, too
                         l ticket(8) JSON                    {} = applied and kept; {"text": why not}
                         H number(8)                         SIGHUP came, so often by now: reload
+                        C JSON                              {"ticket", "verb", "name"}: start, stop or
+                                                            restart managed workers; answered by c
+                        K JSON                              {"title", "pid"}: kill this prober, it overran
+    nursery -> daemon   x nonce(16)                         closed
+                        d nonce(16)                         under systemd: these are in its store, too
+                        c JSON                              {"ticket", "accepted": [titles]}
+                                                            or {"ticket", "code", "text"}
+                        M JSON                              one managed process: all after R, then changes
+                        P JSON + [socket]                   {"title", "pid"}: a prober lives; our end of it
 
 Neighbours: `nursery` and `daemon` (the two ends), `hello` (identity of a worker). Knows no engine.
 """
@@ -40,6 +49,11 @@ LOAD: Final = b"L"
 LOADED: Final = b"l"
 SETTLED: Final = b"E"
 HANGUP: Final = b"H"
+COMMAND: Final = b"C"
+COMMANDED: Final = b"c"
+KILL: Final = b"K"
+MANAGED: Final = b"M"
+PROBER: Final = b"P"
 MESSAGE_MAX: Final = 4096
 PR_SET_PDEATHSIG: Final = 1
 
@@ -52,6 +66,15 @@ class Held:
     memory: int
     pidfd: int
     about: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """The daemon's end of the talk with one life of a prober."""
+
+    title: str
+    pid: int
+    socket: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +103,14 @@ class Inheritance:
     """What was wrong with the last reload; empty = nothing."""
     managed: bool = False
     """A service manager reads the sentences of STATUS, and answers deposits by STORED."""
+    probers: tuple[Talk, ...] = ()
+    """Those that lived when the daemon was started; later ones come by PROBER."""
 
     def to_json(self) -> bytes:
         """The table as the daemon reads it."""
-        plain = {name: getattr(self, name) for name in self.__slots__ if name != "held"}
+        plain = {name: getattr(self, name) for name in self.__slots__ if name not in ("held", "probers")}
         plain["held"] = [[one.nonce, one.memory, one.pidfd, one.about] for one in self.held]
+        plain["probers"] = [[one.title, one.pid, one.socket] for one in self.probers]
         return json.dumps(plain).encode()
 
     @classmethod
@@ -92,6 +118,7 @@ class Inheritance:
         """The table that `to_json` wrote."""
         plain = json.loads(data)
         plain["held"] = tuple(Held(*one) for one in plain["held"])
+        plain["probers"] = tuple(Talk(*one) for one in plain["probers"])
         return cls(**plain)
 
     def numbers(self) -> list[int]:
@@ -99,7 +126,7 @@ class Inheritance:
         numbers = [self.listener, self.bell, self.channel, self.pulse, self.lock]
         for one in self.held:
             numbers += (one.memory, one.pidfd)
-        return numbers
+        return [*numbers, *(one.socket for one in self.probers)]
 
 
 def send(channel: socket.socket, data: bytes, numbers: tuple[int, ...] = ()) -> bool:

@@ -6,7 +6,8 @@ BreakerdError (of ipc)
     ├── AlreadyRunning        nobody's: another supervisor serves this place; do not retry
     ├── ActorFailed           ours: one part failed too often; the level above starts it again
     └── BadRequest            the asker's: this cannot be answered as it was asked
-        └── BreakerNotFound       no breaker of that name, or more than one; ask with another
+        ├── BreakerNotFound       no breaker of that name, or more than one; ask with another
+        └── WorkerNotFound        no managed worker of that name; ask with another
 """
 
 from __future__ import annotations
@@ -85,3 +86,20 @@ class BreakerNotFound(BadRequest, LookupError):
     def __reduce__(self) -> tuple[type[BreakerNotFound], tuple[str, tuple[str, ...]]]:
         """Pickle by the two facts, not by the joined text."""
         return BreakerNotFound, (self.name, self.candidates)
+
+
+class WorkerNotFound(BadRequest, LookupError):
+    """No managed worker has this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no managed worker {name}")
+        self.name = name
+
+    @property
+    def code(self) -> str:
+        """The fixed short word of this refusal on the wire."""
+        return "unknown"
+
+    def __reduce__(self) -> tuple[type[WorkerNotFound], tuple[str]]:
+        """Pickle by the name, not by the text."""
+        return WorkerNotFound, (self.name,)

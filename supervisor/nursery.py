@@ -1,10 +1,11 @@
-"""The root of the processes: starts the daemon, watches it, keeps what must outlive it. No server.
+"""The root of the processes: starts the daemon and the managed workers, keeps what must outlive them.
 
 It holds the lock, the listening socket and what workers deposited; a new daemon inherits all of them by
-fork and exec. One loop that never waits for any one of them serves the daemon, the signals and the service
-manager. If it dies, the daemon writes a last checkpoint and ends.
-Neighbours: `lives` (the daemon's), `deposits`, `descriptors` (the channel), `lock`, `listener`. Knows no
-breaker.
+fork and exec. One loop that never waits for any one of them serves the daemon, the workers, the signals and
+the service manager: whoever is dead or slow delays nobody else. If it dies, the kernel asks its workers to
+end, and the daemon writes a last checkpoint after them and ends.
+Neighbours: `lives` (the daemon's), `wards` (the workers), `deposits`, `descriptors` (the channel), `lock`,
+`listener`. Knows no breaker.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import resource
 import select
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from typing import Final
@@ -23,13 +26,18 @@ from typing import Final
 from supervisor import descriptors, notify, priority
 from supervisor.deposits import Deposits
 from supervisor.descriptors import Inheritance
-from supervisor.errors import ConfigurationError
+from supervisor.errors import BadRequest, ConfigurationError
 from supervisor.kept import Hangups, Kept
 from supervisor.listener import adopt, listen
-from supervisor.lives import EXIT_CONFIGURATION, Lives
+from supervisor.lives import EXIT_CONFIGURATION, EXIT_FAILED, Lives
 from supervisor.lock import Lock
+from supervisor.logs import Logs
 from supervisor.places import Places
+from supervisor.reports import AGAIN_S, Reports
+from supervisor.settings import SupervisorSettings, parse
 from supervisor.store import Store
+from supervisor.ward import Home
+from supervisor.wards import Wards, specs_of
 
 __all__ = ["EXIT_CONFIGURATION", "EXIT_OK", "Nursery"]
 
@@ -40,6 +48,12 @@ LOOK_S: Final = 1.0
 """The loop turns at least this often."""
 TEXT_MAX: Final = 500
 """Characters of what the daemon is told about a configuration that is not taken."""
+GRACE_S: Final = 1.0
+"""Workers are started when a daemon serves for the first time, or so long after the beginning."""
+AT_ONCE_S: Final = 0.05
+"""How long what was killed is waited for when breakerd has to end at once."""
+ACCEPTED_BYTES_MAX: Final = 3000
+"""Bytes of the titles in an answer; the names of more are left out."""
 
 
 class Nursery:
@@ -62,46 +76,118 @@ class Nursery:
         self._started_at = time.monotonic()
         self._poll = select.poll()
         self._lives = Lives(self._poll, self._inheritance, self._take, self._lock.daemon_started)
+        settings = SupervisorSettings()
+        if places.config:
+            settings = parse(self._kept.text, places.config)
+        self._specs = specs_of(settings)
+        """What is to be started when the workers begin."""
+        self._reports = Reports(self._lives.send)
+        journal = priority.to_journal(os.environ, sys.stderr)
+        logs = Logs(places.runtime, priority.open_stderr(sys.stderr, journal), journal)
+        self._home = Home(places.socket, logs, random.random, settings.log_level, settings.log_format)
+        self._wards = Wards(self._poll, self._home, self._reports)
+        self._begun = False
+        """The workers are started."""
+        self._at_once_at = 0.0
         _raise_descriptor_limit()
         self._signals = _listen_to_signals()
         self._poll.register(self._signals, select.POLLIN)
 
     def run(self) -> int:
-        """Until asked to stop, or until a daemon cannot be kept alive; the exit code."""
+        """Until asked to stop, or until a daemon or a worker cannot be kept alive; the exit code."""
         while True:
-            now = time.monotonic()
-            wait_s = min(LOOK_S, self._notifier.period_s, self._lives.next_time(now) - now)
+            wait_s = self._next_time(time.monotonic()) - time.monotonic()
             ready = {number for number, _ in self._poll.poll(1000.0 * max(0.0, wait_s))}
             if self._signals.fileno() in ready:
                 self._take_signals()
             now = time.monotonic()
-            if not (self._stops and not self._lives.pid):
-                self._lives.turn(ready, now)
-            if self._lives.ready and self._hangups.tell(self._lives.pid, self._lives.send):
-                self._notifier.reloading(time.monotonic_ns())
-            _reap_orphans({self._lives.pid})
-            self._notifier.beat(now, self._lives.age_s(now))
+            self._turn(ready, now)
             if self._is_over(now):
                 assert self._code is not None
-                if self._code == EXIT_OK:
+                if self._code == EXIT_OK or self._wards.escalated:
                     self._clear()
+                if self._wards.pids():
+                    # multiprocessing would wait for what the kernel does not let die.
+                    os._exit(self._code)
                 return self._code
 
+    def _next_time(self, now: float) -> float:
+        """When the loop has to turn at the latest, s."""
+        again = now + AGAIN_S if self._reports.waiting and self._lives.ready else now + LOOK_S
+        last = now + AT_ONCE_S if self._stops > 1 else again
+        return min(
+            last,
+            now + self._notifier.period_s,
+            self._lives.next_time(now),
+            self._wards.next_time(now),
+            now + LOOK_S if self._begun else self._started_at + GRACE_S,
+        )
+
+    def _turn(self, ready: set[int], now: float) -> None:
+        """Serve everybody once."""
+        ending = self._code is not None or self._stops > 0
+        if self._lives.pid or not (ending and self._wards.over(now)):
+            self._lives.turn(ready, now)
+        if not self._begun and not ending and (self._lives.ready or now >= self._started_at + GRACE_S):
+            self._begun = True
+            self._wards.apply(self._specs, now)
+        self._wards.turn(ready, now)
+        if self._lives.ready and self._hangups.tell(self._lives.pid, self._lives.send):
+            self._notifier.reloading(time.monotonic_ns())
+        self._reports.flush()
+        _reap_orphans({self._lives.pid, *self._wards.pids()})
+        self._notifier.beat(now, self._lives.age_s(now))
+
     def _is_over(self, now: float) -> bool:
-        """Whether this process can end; begins the end if there is a reason to."""
+        """Whether this process can end; begins the end if there is a reason to.
+
+        The workers end first, in reverse order, so that the daemon counts them to their ends; it ends last.
+        """
         if self._code is None and self._lives.why:
             self._notifier.status(self._lives.why)
             self._lives.why = ""
-        if self._code is None and (self._stops or self._lives.code is not None):
-            self._code = EXIT_OK if self._stops else self._lives.code
-            if self._stops:
-                self._notifier.stopping()
-        if self._code is None:
+        if self._code is None and not self._begin_end(now):
+            return False
+        if self._stops > 1:
+            return self._is_over_at_once(now)
+        if not self._wards.over(now):
             return False
         self._lives.ask(now)
-        if self._stops > 1:
-            self._lives.kill()
         return not self._lives.pid
+
+    def _begin_end(self, now: float) -> bool:
+        """Whether there is a reason to end, from now on."""
+        if self._stops:
+            self._code = EXIT_OK
+            self._notifier.stopping()
+        elif self._lives.code is not None:
+            self._code = self._lives.code
+        elif self._wards.escalated:
+            self._code = EXIT_FAILED
+            log.critical("%s failed too often: everything is stopped", self._wards.escalated)
+            self._notifier.status(f"{self._wards.escalated} failed too often: everything is stopped")
+        else:
+            return False
+        self._wards.leave(now)
+        return True
+
+    def _is_over_at_once(self, now: float) -> bool:
+        """Asked twice: nobody is waited for, but for the moment in which what is killed dies.
+
+        A daemon that was not asked to end yet is left alone: it sees that this process is gone, counts the
+        workers that were killed here to their ends, and ends.
+        """
+        if not self._at_once_at:
+            self._at_once_at = now
+            self._wards.kill()
+            if self._wards.pids():
+                log.warning("asked to end twice: what still runs is killed")
+            else:
+                self._lives.ask(now)
+        if self._lives.asked:
+            self._lives.kill()
+        late = now >= self._at_once_at + AT_ONCE_S
+        return late or not (self._wards.pids() or self._lives.pid)
 
     def _inheritance(self, channel: int, fresh: bool) -> Inheritance:
         """What a new daemon gets."""
@@ -121,6 +207,7 @@ class Nursery:
             managed=self._notifier.active,
             config_text=self._kept.text,
             config_problem=self._kept.problem,
+            probers=self._reports.inherited(),
         )
 
     def _take(self, data: bytes, numbers: list[int]) -> None:
@@ -141,6 +228,7 @@ class Nursery:
 
     def _ready(self, _data: bytes, _numbers: list[int]) -> None:
         self._lives.served()
+        self._reports.serving()
         self._notifier.ready()
 
     def _load(self, data: bytes, numbers: list[int]) -> None:
@@ -152,6 +240,10 @@ class Nursery:
         try:
             settings = self._kept.take(numbers)
             priority.change(settings.log_level, os.environ, settings.log_format)
+            self._home.level, self._home.log_format = settings.log_level, settings.log_format
+            self._specs = specs_of(settings)
+            if self._begun and self._code is None:
+                self._wards.apply(self._specs, time.monotonic())
             if self._code is None:
                 self._notifier.reloading(time.monotonic_ns())
         except ConfigurationError as error:
@@ -166,6 +258,21 @@ class Nursery:
     def _status(self, data: bytes, _numbers: list[int]) -> None:
         if self._code is None:
             self._notifier.status(data.decode(errors="replace"))
+
+    def _command(self, data: bytes, _numbers: list[int]) -> None:
+        """Answered at once: what comes of it is seen in the states."""
+        asked = json.loads(data)
+        answer: dict[str, object] = {"ticket": asked["ticket"]}
+        try:
+            titles = self._wards.command(asked["verb"], asked["name"], time.monotonic())
+            answer["accepted"] = _as_many(titles)
+        except BadRequest as error:
+            answer |= {"code": error.code, "text": str(error)}
+        self._lives.send(descriptors.COMMANDED + json.dumps(answer).encode())
+
+    def _kill(self, data: bytes, _numbers: list[int]) -> None:
+        asked = json.loads(data)
+        self._wards.replace(asked["title"], asked["pid"], time.monotonic())
 
     def _take_signals(self) -> None:
         """Count the requests to stop, note the one to reload."""
@@ -194,7 +301,15 @@ _HANDLERS: Final[dict[bytes, Callable[[Nursery, bytes, list[int]], None]]] = {
     descriptors.STATUS: Nursery._status,
     descriptors.LOAD: Nursery._load,
     descriptors.SETTLED: Nursery._settled,
+    descriptors.COMMAND: Nursery._command,
+    descriptors.KILL: Nursery._kill,
 }
+
+
+def _as_many(titles: list[str]) -> list[str]:
+    """As many as one message holds."""
+    room = ACCEPTED_BYTES_MAX
+    return [title for title in titles if (room := room - len(title) - 4) >= 0]
 
 
 def _reap_orphans(ours: set[int]) -> None:

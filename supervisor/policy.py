@@ -159,6 +159,10 @@ class Course:
             self._times.clear()
         return self._fire(WardEvent.START, now)
 
+    def born(self, now: float) -> None:
+        """The process that was asked for by FORK is there: its time begins now."""
+        self.since, self.until = now, now + self.table.start_s
+
     def stop(self, now: float) -> Act:
         """It shall end, and stay so."""
         self._then = _Then.STOPPED

@@ -11,7 +11,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     # A file imports only from rows above its own; files of one row do not import each other.
     "ipc": (
         # words, bytes, errors
-        "errors forks gate logbook",
+        "beating errors forks gate logbook",
         "vocabulary wire",
         "facts layout verdict",
         # the breaker, pure
@@ -62,7 +62,9 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         # its parent
         "listener lock notify",
         "store",
-        "deposits lives",
+        "birth deposits lives reports",
+        "ward",
+        "wards",
         "nursery",
         "main",
         # the command line
@@ -143,6 +145,7 @@ ALONE: Final = {"ipc/testing.py": ("pytest",)}
 """What one file may import besides, because nobody imports it unasked."""
 
 LAZY: Final[dict[str, tuple[str, ...]]] = {
+    "supervisor/birth.py": ("importlib",),  # a managed worker's own code, in its own process
     "ipc/logbook.py": ("logging",),  # a fifth of what `import ipc` costs, for what is rarely said
     "supervisor/ctl/main.py": ("importlib",),  # one verb needs one file
     "supervisor/ctl/screen.py": ("importlib",),  # rich only on a terminal, explanations only in trouble
@@ -154,6 +157,7 @@ LAZY: Final[dict[str, tuple[str, ...]]] = {
 """Where a function may import, by file, and what: outlets that most runs never need."""
 
 CLOCKS: Final[dict[str, str]] = {
+    "ipc/beating.py": "when a managed worker was well",
     "ipc/control.py": "deadlines of an exchange, and a random first request id",
     "ipc/control_async.py": "the same deadlines on an event loop",
     "ipc/asking.py": "the deadline of asking for a permit",
@@ -161,7 +165,7 @@ CLOCKS: Final[dict[str, str]] = {
     "ipc/forks.py": "when this process began",
     "supervisor/daemon.py": "the clock and the dice that every actor is given",
     "supervisor/lives.py": "the first pulse of a daemon",
-    "supervisor/nursery.py": "the clock of its loop",
+    "supervisor/nursery.py": "the clock and the dice of its loop",
     "supervisor/priority.py": "how long a place where nobody reads is not complained about",
     "supervisor/logs.py": "the same, and how long children of a dead worker may go on logging",
     "supervisor/lock.py": "how long to wait for another supervisor's end",
@@ -220,6 +224,7 @@ BOUNDARIES: Final[dict[str, str]] = {
     "workers/prober.py:Prober._answer": "whatever it was, the supervisor is told",
     "workers/probes/function.py:prepare": "importing somebody's module may raise anything",
     "workers/probes/function.py:_call": "raising is how a function says no",
+    "supervisor/birth.py:live": "whatever the target raised is logged, and is the exit code",
     "supervisor/actor.py:Stage._handle": "an actor's failure stays inside the actor",
     "supervisor/actor.py:Stage._failed": "so does its failure to restart",
 }

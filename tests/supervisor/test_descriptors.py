@@ -7,9 +7,10 @@ import resource
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 from supervisor import descriptors
-from supervisor.descriptors import Held, Inheritance
+from supervisor.descriptors import Held, Inheritance, Talk
 
 NONCE = "00112233445566778899aabbccddeeff"
 
@@ -78,6 +79,9 @@ def test_the_inheritance_is_read_back_as_it_was_written() -> None:
     assert Inheritance.from_json(told.to_json()) == told
     assert told.numbers() == [3, 4, 5, 6, 7, 10, 11]
     assert told.managed is False
+    talking = replace(told, probers=(Talk("prober:1", 77, 12),))
+    assert Inheritance.from_json(talking.to_json()) == talking
+    assert talking.numbers() == [3, 4, 5, 6, 7, 10, 11, 12]
 
 
 def test_identity_and_life_of_a_process() -> None:

@@ -1,0 +1,51 @@
+"""What managed workers of the live tests do: ordinary users of `ipc`, each outcome in a ledger of the oracle.
+
+They find their supervisor by themselves; nothing here says where it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from typing import Any
+
+import ipc
+from ipc.vocabulary import OutcomeKind
+from tests.faults.body import body
+from tests.faults.oracle import Ledger
+
+_over = threading.Event()
+
+
+def calls(ledgers: str, breaker: str, per_s: float, politely: bool = True) -> None:
+    """Guarded calls, `per_s` a second, until SIGTERM; `politely` ends between two of them."""
+    if politely:
+        signal.signal(signal.SIGTERM, _told)
+    guard = ipc.CircuitBreaker(breaker, failure_threshold=None, failure_rate=None)
+    guarded, ledger = guard(body), Ledger(ledgers, breaker, breaker)
+    began, made = time.monotonic(), 0
+    while not _over.is_set():
+        due = int((time.monotonic() - began) * per_s)
+        if made >= due:
+            time.sleep(0.001)
+        for _ in range(min(due - made, 100)):
+            made += 1
+            guarded("ok", ledger)
+            ledger.done(OutcomeKind.SUCCESS)
+    ledger.left()
+
+
+def _told(_number: int, _frame: Any) -> None:
+    _over.set()
+
+
+def ignores(name: str) -> None:
+    """Attaches, and then cannot be ended by any signal that can be ignored."""
+    for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_IGN)
+    ipc.connect(name=name)
+    while True:
+        time.sleep(60.0)
