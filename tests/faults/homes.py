@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -79,13 +80,15 @@ class Home:
             return [name for name in os.listdir(self.settings["spool_directory"]) if ".spool" in name]
         return []
 
-    def replayer(self, **more: Any) -> Popen:
-        """Start the program. Its log is `log`."""
+    def replayer(self, files_max: int = 0, **more: Any) -> Popen:
+        """Start the program, with so many descriptors if it is said. Its log is `log`."""
         file = self.folder / f"{len(self._started)}.toml"
         lines = [f"{key} = {value!r}" for key, value in {**self.settings, **more}.items()]
         file.write_text("[memory]\n" + "\n".join(lines).replace("'", '"') + "\n")
         with (self.folder / "log").open("ab") as log:
             started = _start(file, log)
+        if files_max:
+            resource.prlimit(started.pid, resource.RLIMIT_NOFILE, (files_max, files_max))
         self._started.append(started)
         return started
 

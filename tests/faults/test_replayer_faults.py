@@ -194,6 +194,28 @@ def test_g14_what_the_dead_left_damaged_is_set_aside(home: Home) -> None:
     assert f"{damaged} is damaged" in home.log()
 
 
+def test_more_dead_than_descriptors(home: Home) -> None:
+    """A great many agents spoke and died during an outage: all of it is brought in, with 256 descriptors."""
+    said = [key for _ in range(100) for key in home.fill(1)]
+    home.replayer(files_max=256, replay_rate_per_s=100_000.0)
+    wait_until("the spool is empty", lambda: not home.left(), 40.0)
+    assert home.rows() == said
+
+
+@pytest.mark.fault("S14")
+def test_what_a_reboot_left_is_brought_in(home: Home) -> None:
+    """Of a host that went down there are files and logs, and shared memory that is of no use any more."""
+    said = home.fill(20) + home.fill(20)
+    place = Path(home.settings["spool_directory"])
+    for one in place.glob("*-shm"):
+        one.write_bytes(b"\xff" * one.stat().st_size)
+    for one in place.glob("*.lock"):
+        one.unlink()
+    home.replayer()
+    wait_until("the spool is empty", lambda: not home.left())
+    assert home.rows() == said
+
+
 def test_a_spool_that_cannot_be_written_to_is_waited_for(tmp_path: Path) -> None:
     """Mounted read-only: said once, nothing lost; writable again, it goes on by itself."""
     shelf = tmp_path / "shelf"

@@ -249,6 +249,8 @@ class Replayer:
             for user_id in {record.user_id for record, _ in run}:
                 self.epochs.stored(user_id)
         self.spool.done([record for record, _ in run])
+        for record, _ in run:
+            self._attempts.pop(record.id, None)
         self.totals.applied += len(run)
         self.at("done")
 

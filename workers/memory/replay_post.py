@@ -35,6 +35,8 @@ BACK_S: Final = 10.0
 """... for so long,"""
 YIELD_S: Final = 3.0
 """in the beginning of which the lease is theirs alone: long enough to notice it."""
+IDLE_TEND_S: Final = 5.0
+"""How often it looks after the files of the dead while it brings nothing in; reading them needs none."""
 FILES_S: Final = 30.0
 """How often it looks for files that it cannot use."""
 
@@ -118,7 +120,7 @@ class Post:
         now = self._clock()
         replayer = self._open()
         if replayer is None:
-            return LOOK_S
+            return TURN_MAX_S
         if not self._claim(now):
             replayer.give_lease()
             return TURN_MAX_S
@@ -128,7 +130,7 @@ class Post:
         self._tell(replayer, progress, now)
         if now >= self._tends_at and not replayer.spool.is_empty:
             replayer.spool.tend()
-            self._tends_at = now + TEND_S
+            self._tends_at = now + (TEND_S if progress.applied else IDLE_TEND_S)
         if now >= self._files_at:
             self._look_at_files(now)
         if progress.blocked or progress.wait_s > 0.0:
@@ -218,7 +220,7 @@ class Post:
                 self._findings.over(subject)
         if self._brought and not progress.blocked and not replayer.spool.next_batch(1):
             log.info("%s: %d brought in, nothing waits", self.directory, self._brought)
-            self._brought = 0
+            self._brought, self._tends_at = 0, now
 
     def _stand_back(self, replayer: Replayer, now: float) -> None:
         replayer.give_lease()

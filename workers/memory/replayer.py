@@ -168,7 +168,7 @@ class Crew:
                     self._turners[directory] = _Turner(layer, directory, self._clock)
         found = dict(strangers([layer.config for layer in self._layers]))
         for path, text in found.items():
-            self._findings.say(path, text)
+            self._findings.say(path, text, path)
         self._findings.keep(found)
 
     def _end(self) -> None:

@@ -1,8 +1,8 @@
 """All files of a spool directory as one: read merged, emptied, measured. For any thread.
 
 The list of files is read again only when the directory changed, so an empty spool costs one `stat`; each
-file keeps one open connection. Neighbours: `spool_file` (one file), `spool` (who appends). A file that
-cannot be read is left out and told of: `spool.adopt` sees to it.
+file, of a great many some, keeps one open connection. Neighbours: `spool_file` (one file), `spool` (who
+appends). A file that cannot be read is left out and told of: `spool.adopt` sees to it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ SETTLED_NS: Final = 50_000_000
 """A directory that changed this lately may change again without a new time stamp."""
 MEASURED_S: Final = 0.25
 """How old the measured size may be."""
+OPEN_MAX: Final = 64
+"""Files that stay open, with three descriptors each; others are opened for each use."""
 STUCK_S: Final = 5.0
 """How long a file is passed over out of which nothing could be taken."""
 
@@ -197,6 +199,8 @@ class Views:
             listed = self.paths()
             for gone in self._files.keys() - set(listed):
                 self._files.pop(gone).close()
+            for gone in self.unreadable.keys() - set(listed):
+                self.unreadable.pop(gone)
             for path in listed:
                 if only is not None and path not in only:
                     continue
@@ -204,6 +208,8 @@ class Views:
                     if path not in self._files:
                         self._files[path] = SpoolFile(path)
                     results.append(what(self._files[path]))
+                    if len(self._files) > OPEN_MAX:
+                        self._files.pop(path).close()
                     self.unreadable.pop(path, None)
                 except sqlite3.Error as error:
                     self._failed(path, error, failed)
