@@ -6,6 +6,7 @@ Neighbour: `test_replayer_faults`.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import signal
@@ -13,7 +14,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tests.live.house import ROOT
 from tests.servers import Postgres
@@ -43,6 +44,8 @@ class Home:
         }
         with Store(self.config()) as store:
             store.ping()
+        self.environment = {"BREAKERD_SOCKET": "off"}
+        """What programs are given besides: no supervisor, unless a test says which."""
         self._holder: sqlite3.Connection | None = None
         self._started: list[Popen] = []
 
@@ -80,13 +83,21 @@ class Home:
             return [name for name in os.listdir(self.settings["spool_directory"]) if ".spool" in name]
         return []
 
+    def toml(self, **more: Any) -> Path:
+        """A new file with the settings."""
+        file = self.folder / f"{len(list(self.folder.glob('*.toml')))}.toml"
+        lines = [f"{key} = {json.dumps(value)}" for key, value in {**self.settings, **more}.items()]
+        file.write_text("\n".join(["[memory]", *lines, ""]))
+        return file
+
     def replayer(self, files_max: int = 0, **more: Any) -> Popen:
         """Start the program, with so many descriptors if it is said. Its log is `log`."""
-        file = self.folder / f"{len(self._started)}.toml"
-        lines = [f"{key} = {value!r}" for key, value in {**self.settings, **more}.items()]
-        file.write_text("[memory]\n" + "\n".join(lines).replace("'", '"') + "\n")
         with (self.folder / "log").open("ab") as log:
-            started = _start(file, log)
+            started = subprocess.Popen(
+                [sys.executable, "-m", "workers.memory.replayer", str(self.toml(**more))],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT), **self.environment},
+            )  # fmt: skip
         if files_max:
             resource.prlimit(started.pid, resource.RLIMIT_NOFILE, (files_max, files_max))
         self._started.append(started)
@@ -120,11 +131,3 @@ class Home:
             one.wait()
         if self._holder is not None:
             self._holder.close()
-
-
-def _start(file: Path, log: IO[bytes]) -> Popen:
-    environment = {**os.environ, "BREAKERD_SOCKET": "off", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "workers.memory.replayer", str(file)],
-        stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=ROOT,
-    )  # fmt: skip
