@@ -8,26 +8,27 @@ Neighbours: `connections` (bytes), `hello` (joining), `views` (answers), `mind` 
 
 from __future__ import annotations
 
-import grp
 import logging
 import math
 import os
-import pwd
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ipc.layout import ROWS
 from ipc.vocabulary import MANUAL_DEFAULT_S, Verb
 from supervisor import views
 from supervisor.actor import Stage
+from supervisor.commanders import may_command
 from supervisor.connections import Connections, Peer, Request
 from supervisor.descriptors import close_all
 from supervisor.errors import BadRequest
 from supervisor.facts import Facts
+from supervisor.figures import Measured, Wanted
 from supervisor.hello import Greeter, HelloRefused, Joining, Welcome, user_name
+from supervisor.managed import VERBS, Order
 from supervisor.messages import Command, Message, PermitAsked, PermitReturned, Refused
 from supervisor.mind import Mind, Tell, Told
 from supervisor.reload import Asked
@@ -113,7 +114,7 @@ class ControlServer:
         self._tickets = 0
         self._hellos: deque[Request] = deque()
 
-    def receive(self, message: Request | Told | Greet | Stored | Sweep) -> None:
+    def receive(self, message: Request | Told | Greet | Stored | Measured | Sweep) -> None:
         """One message."""
         if isinstance(message, Request):
             self._request(message)
@@ -123,6 +124,8 @@ class ControlServer:
             self._greet_some()
         elif isinstance(message, Stored):
             self._stored(message)
+        elif isinstance(message, Measured):
+            self._measured(message)
         else:
             self._sweep()
 
@@ -145,6 +148,12 @@ class ControlServer:
             value = handler(self, request)
         except (RequestRefused, BadRequest) as error:
             self.connections.refuse(request.connection, request.number, error.code, str(error))
+            return
+        except OSError as error:
+            # No descriptor or no memory is free for what the answer needs: said, not left to a time-out.
+            log.warning("a request for %s failed: %s", verb, error.strerror)
+            text = f"the supervisor could not do this at the moment ({error.strerror}); try again"
+            self.connections.refuse(request.connection, request.number, "busy", text)
             return
         if value is not None:
             self.connections.answer(request.connection, request.number, value)
@@ -281,6 +290,18 @@ class ControlServer:
         if not self.stage.post("reload", Asked(request.peer.uid, user, request)):
             self._refuse(request)
 
+    def _order(self, request: Request) -> None:
+        """Answered by the actor `managed`, when the nursery has accepted it."""
+        user = user_name(request.peer.uid)
+        self._check_commander(request.peer, user, f"{request.body['verb']} {request.body.get('name')!r:.60}")
+        if not self.stage.post("managed", Order(request, user)):
+            self._refuse(request)
+
+    def _tail(self, request: Request) -> None:
+        """Answered by the actor `managed`."""
+        if not self.stage.post("managed", Order(request)):
+            self._refuse(request)
+
     def _check_commander(self, peer: Peer, user: str, what: str) -> None:
         """Raises RequestRefused (`denied`), which the audit log shows, unless this user may command."""
         if may_command(peer, user, self.settings.commanders):
@@ -291,8 +312,26 @@ class ControlServer:
 
     # --- what only asks ---------------------------------------------------------------------------
 
-    def _view(self, request: Request) -> dict[str, Any]:
-        return views.answer(self._mind.engine, request.body, self._facts(), self._clock(), time.time())
+    def _view(self, request: Request) -> dict[str, Any] | None:
+        if request.body.get("wide") is True:
+            # What processes cost is asked from the kernel, in a thread.
+            if not self.stage.post("figures", Wanted(request)):
+                self._refuse(request)
+            return None
+        return self._answer(request, self._facts())
+
+    def _measured(self, message: Measured) -> None:
+        """The figures are there: answer with them."""
+        request = message.request
+        try:
+            value = self._answer(request, replace(self._facts(), usage=message.usage))
+        except BadRequest as error:
+            self.connections.refuse(request.connection, request.number, error.code, str(error))
+            return
+        self.connections.answer(request.connection, request.number, value)
+
+    def _answer(self, request: Request, facts: Facts) -> dict[str, Any]:
+        return views.answer(self._mind.engine, request.body, facts, self._clock(), time.time())
 
     def _configuration(self, _request: Request) -> dict[str, Any]:
         return {"schema": 1, "file": self.settings.file or None, "config": self.settings.to_json()}
@@ -308,38 +347,14 @@ class ControlServer:
         return {"schema": 1}
 
 
-def may_command(peer: Peer, user: str, commanders: tuple[str, ...]) -> bool:
-    """Root, the supervisor's own user, and whom the configuration names by user or group."""
-    if peer.uid in (0, os.getuid()) or f"user:{user}" in commanders:
-        return True
-    groups = [name.partition(":")[2] for name in commanders if name.startswith("group:")]
-    if not groups:
-        return False
-    member_of = set(os.getgrouplist(user, peer.gid)) if _exists(user) else {peer.gid}
-    return any(_gid(group) in member_of for group in groups)
-
-
-def _exists(user: str) -> bool:
-    try:
-        pwd.getpwnam(user)
-    except KeyError:
-        return False
-    return True
-
-
-def _gid(group: str) -> int:
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
-        return -1
-
-
 _Handler = Callable[[ControlServer, Request], dict[str, Any] | None]
 _VERBS: Final[Mapping[str, _Handler]] = {
     "hello": ControlServer._hello,
     "permit": ControlServer._permit,
     "command": ControlServer._command,
     "reload": ControlServer._reload,
+    **dict.fromkeys(VERBS, ControlServer._order),
+    "tail": ControlServer._tail,
     "config": ControlServer._configuration,
     "doctor": ControlServer._doctor,
     "sleep": ControlServer._sleep,

@@ -33,9 +33,12 @@ from supervisor.disk_actor import CopyDue, DiskActor
 from supervisor.errand import Errand
 from supervisor.errors import ActorFailed, ConfigurationError
 from supervisor.facts import Facts
+from supervisor.figures import Figures, Subject
 from supervisor.hello import Greeter
 from supervisor.intake import Intake
 from supervisor.intake_actor import Died, IntakeActor, Look
+from supervisor.managed import Accepted, Managed, State
+from supervisor.managed import Look as LookAtOrders
 from supervisor.messages import Tick, WorkerForgotten, WorkerLeft
 from supervisor.mind import Mind, Tell
 from supervisor.reload import Answered, Asked, Reload
@@ -105,20 +108,30 @@ class Daemon:
             inherited.runtime, inherited.state, self._disk, time.monotonic_ns()
         )
         self._reload = Reload(told, self._to_nursery, Errand(later), self._apply, time.monotonic, self._step)
+        self._managed = Managed(self._to_nursery, inherited.runtime, told.workers, time.monotonic)
+        self._figures = Figures(self._subjects, Errand(later))
         self._reload.problem = inherited.config_problem
-        for actor in (self._mind, self._reader, self._control, self._disk, self._reload):
+        self._connections = self._seat(told)
+        self._ticking = Timer(loop, told.tick_s, self._tick)
+        self._copying = Timer(loop, told.disk_interval_s, lambda: self._stage.post("disk", CopyDue()))
+        self._takeover(begun)
+
+    def _seat(self, told: SupervisorSettings) -> Connections:
+        """Give every actor its mailbox, and whoever answers the connections."""
+        actors = (self._mind, self._reader, self._control, self._disk, self._reload)
+        for actor in (*actors, self._managed, self._figures):
             actor.stage = self._stage
             self._stage.add(actor)
-        self._connections = self._control.connections = self._reload.connections = Connections(
-            socket.socket(fileno=inherited.listener),
-            loop,
+        connections = Connections(
+            socket.socket(fileno=self._inherited.listener),
+            self._loop,
             time.monotonic,
             lambda request: self._stage.post("control", request),
             _limits(told),
         )
-        self._ticking = Timer(loop, told.tick_s, self._tick)
-        self._copying = Timer(loop, told.disk_interval_s, lambda: self._stage.post("disk", CopyDue()))
-        self._takeover(begun)
+        for answering in (self._control, self._reload, self._managed, self._figures):
+            answering.connections = connections
+        return connections
 
     @staticmethod
     def _fault() -> Fault:
@@ -164,6 +177,7 @@ class Daemon:
         self._every(HEARTBEAT_S, self._beat)
         self._every(SWEEP_S, lambda: self._stage.post("control", Sweep()))
         self._every(SWEEP_S, lambda: self._stage.post("reload", LookAtReload()))
+        self._every(SWEEP_S, lambda: self._stage.post("managed", LookAtOrders()))
         self._every(SWEEP_S, self._attachments.remind)
         self._connections.start()
         descriptors.send(self._channel, descriptors.READY)
@@ -183,6 +197,7 @@ class Daemon:
         """A reload is committed: use the new settings wherever they are used."""
         priority.change(new.log_level, os.environ, new.log_format)
         self._greeter.settings = self._control.settings = new
+        self._managed.tables = new.workers
         self._connections.limits = _limits(new)
         self._ticking.every(new.tick_s)
         self._copying.every(new.disk_interval_s)
@@ -226,6 +241,10 @@ class Daemon:
             if data[:1] == descriptors.STORED:
                 self._attachments.stored(data[1:17].hex())
                 self._stage.post("control", Stored(data[1:17].hex()))
+            if data[:1] == descriptors.MANAGED:
+                self._stage.post("managed", State(data[1:]))
+            if data[:1] == descriptors.COMMANDED:
+                self._stage.post("managed", Accepted(data[1:]))
             if data[:1] == descriptors.HANGUP:
                 self._stage.post("reload", Asked(hangup=int.from_bytes(data[1:9], "big")))
             if data[:1] == descriptors.LOADED:
@@ -256,6 +275,14 @@ class Daemon:
         self._connections.close()
         self._connections.release()
 
+    def _subjects(self) -> list[Subject]:
+        """Every process whose figures may be asked for: our own, the managed ones, the attached ones."""
+        now, nursery = time.monotonic(), self._inherited.nursery
+        ours = [Subject(nursery, now), Subject(os.getpid(), now)]
+        managed = [Subject(one.pid, now, parent=nursery) for one in self._managed.processes() if one.pid]
+        workers = self._mind.engine.workers.values()
+        return ours + managed + [Subject(one.pid, one.since, one.inode) for one in workers]
+
     def _facts(self) -> Facts:
         """What the engine cannot know."""
         return Facts(
@@ -274,6 +301,7 @@ class Daemon:
             accept_emfile=self._connections.refused_emfile,
             turned_away_at=self._connections.turned_away_at,
             ring_used=self._attachments.ring_used(),
+            managed=self._managed.processes(),
         )
 
 

@@ -11,6 +11,42 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What one process costs."""
+
+    rss_bytes: int
+    cpu_s: float
+    threads: int
+    fds: int | None = None
+    """None = it is another user's, who does not show them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ManagedProcess:
+    """One managed process as the nursery told last."""
+
+    name: str
+    """Of its table."""
+    number: int
+    """From 1."""
+    title: str
+    """NAME, or NAME:number where there are several."""
+    state: str
+    """RUNNING, STARTING, BACKOFF, STOPPING, STOPPED, EXITED or FATAL."""
+    pid: int = 0
+    """0 = there is no process."""
+    since: float = 0.0
+    """When it came into this state, s of CLOCK_MONOTONIC."""
+    restarts: int = 0
+    last_exit: str = ""
+    """How its last process ended, in words."""
+    internal: bool = False
+    """The supervisor's own: nobody starts or stops it."""
+    log_gaps: int = 0
+    """Lines of its log that are lost."""
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """The supervisor's own circumstances. A problem is a sentence; empty = there is none."""
 
@@ -40,7 +76,9 @@ class Facts:
     """The same, because there was no free descriptor."""
     turned_away_at: float | None = None
     """When the last one was, s of CLOCK_MONOTONIC."""
-    rss_bytes: Mapping[int, int] = field(default_factory=dict)
-    """Resident memory by pid, of workers for which it is known."""
+    managed: tuple[ManagedProcess, ...] = ()
+    """In the order of the configuration, the supervisor's own first."""
+    usage: Mapping[int, Usage] = field(default_factory=dict)
+    """By pid, where it was asked for and can be known."""
     ring_used: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """(used, all) slots of the ring by worker, of workers whose segment is here."""

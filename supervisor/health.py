@@ -17,9 +17,10 @@ from typing import Any, Final
 
 from ipc.vocabulary import BreakerState
 from supervisor.engine import Engine
-from supervisor.facts import Facts
+from supervisor.facts import Facts, ManagedProcess
 from supervisor.host_breaker import REFUSING, HostBreaker
 from supervisor.probe_watch import ERROR, FAILED
+from supervisor.processes import WARNING, description
 
 LEVELS: Final = ("live", "ready", "full")
 FRESH_S: Final = 60.0
@@ -27,7 +28,7 @@ FRESH_S: Final = 60.0
 OUTPUT_MAX: Final = 2000
 """Characters of the sentence that sums up what is not well."""
 NAMED_MAX: Final = 3
-"""Breakers that the sentence for systemd names."""
+"""Breakers, and managed processes, that the sentence for systemd names."""
 _WORST: Final = {"pass": 0, "warn": 1, "fail": 2}
 
 
@@ -53,6 +54,8 @@ def report(engine: Engine, facts: Facts, level: str, now: float) -> dict[str, An
     if level == "full":
         checks += _supervisor(engine, facts, now)
         checks += _workers(engine)
+        for process in facts.managed:
+            checks += _managed(process, now)
         for breaker in engine.catalogue.numbered:
             checks += _breaker(engine, breaker, now)
     status = max((check.status for check in checks), key=_WORST.__getitem__, default="pass")
@@ -85,6 +88,10 @@ def sentence(engine: Engine, facts: Facts) -> str:
     parts = [facts.checkpoint_problem, facts.disk_problem, *facts.degraded[:1]]
     if facts.configuration_problem:
         parts.append(f"reload refused: {facts.configuration_problem}")
+    fatal = [one.title for one in facts.managed if one.state == "FATAL"]
+    if fatal:
+        more = f" and {len(fatal) - NAMED_MAX} more" if len(fatal) > NAMED_MAX else ""
+        parts.append(f"{', '.join(fatal[:NAMED_MAX])}{more} {'is' if len(fatal) == 1 else 'are'} FATAL")
     parts.append(", ".join(wrong[:NAMED_MAX]))
     if len(wrong) > NAMED_MAX:
         parts.append(f"{len(wrong) - NAMED_MAX} more are not closed")
@@ -149,6 +156,21 @@ def _workers(engine: Engine) -> Iterator[Check]:
         if worker.quarantine:
             text = f"worker {worker.title} is quarantined: {worker.quarantine}"
             yield Check("supervisor:workers", "warn", text, worker.nonce[:8])
+
+
+def _managed(process: ManagedProcess, now: float) -> Iterator[Check]:
+    """One managed process: given up or failing is a warning; lines of its log that are lost are shown."""
+    name, why = f"managed:{process.title}", WARNING.get(process.state)
+    if why is None:
+        yield Check(name, "pass", value=process.state)
+    else:
+        text = f"{process.title} is {process.state} since {max(0.0, now - process.since):.1f} s: it {why}"
+        yield Check(name, "warn", ", ".join(filter(None, (text, description(process)))), process.state)
+    if process.log_gaps:
+        text = (
+            f"{_count(process.log_gaps, 'line')} of its log {'is' if process.log_gaps == 1 else 'are'} lost"
+        )
+        yield Check(f"{name}:log", "pass", text, process.log_gaps)
 
 
 def _breaker(engine: Engine, breaker: HostBreaker, now: float) -> Iterator[Check]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from ipc.layout import LAYOUT_VERSION
 from ipc.vocabulary import PROTOCOL_VERSION
-from supervisor import health
+from supervisor import health, processes
 from supervisor.breaker_views import one_breaker
 from supervisor.chronicle import EVENTS_MAX
 from supervisor.engine import Engine
@@ -214,31 +214,12 @@ def _worker(worker: Worker, facts: Facts, now: float) -> dict[str, Any]:
         ],
         "software": worker.software,
     }
-    if worker.pid in facts.rss_bytes:
-        shown["rss_bytes"] = facts.rss_bytes[worker.pid]
-    return shown
+    return shown | processes.figures(facts.usage.get(worker.pid))
 
 
 def _status(asked: Question) -> dict[str, Any]:
-    facts = asked.facts
-    since = facts.started_at if facts.nursery_started_at is None else facts.nursery_started_at
     attached = f"incarnation {asked.engine.incarnation}, {len(asked.engine.workers)} attached"
-    rows = (
-        ("breakerd", facts.nursery_pid, since, "nursery"),
-        ("daemon", facts.pid, facts.started_at, attached),
-    )
-    return {
-        "processes": [
-            {
-                "name": name,
-                "state": "RUNNING",
-                "pid": pid,
-                "uptime_s": max(0.0, asked.now - started),
-                "description": description,
-            }
-            for name, pid, started, description in rows
-        ]
-    }
+    return {"processes": processes.listed(asked.facts, attached, asked.now)}
 
 
 def _events(asked: Question) -> dict[str, Any]:

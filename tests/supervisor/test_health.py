@@ -8,7 +8,7 @@ from typing import Any
 
 from ipc.vocabulary import BreakerSettings
 from supervisor import health
-from supervisor.facts import Facts
+from supervisor.facts import Facts, ManagedProcess
 from supervisor.messages import Configured, OutcomeBatch, ProbeRule, WorkerQuarantined
 from tests.schemas import problems
 from tests.supervisor.conversation import FACTS, FAILURE, SUCCESS, Host, nonce, taken
@@ -219,6 +219,44 @@ def test_the_worst_comes_first() -> None:
     told = report(host, "full", facts)
     assert told["status"] == "fail"
     assert told["output"].startswith("the checkpoint cannot be written: read-only; degraded: state_q")
+
+
+def managed(title: str, state: str, **more: Any) -> ManagedProcess:
+    """One managed process."""
+    return ManagedProcess(title.partition(":")[0], 1, title, state, since=90.0, **more)
+
+
+def test_a_managed_worker_that_fails_is_a_warning() -> None:
+    """Given up or between two attempts; one that was stopped, or has ended as it should, is well."""
+    host = settled()
+    for state in ("RUNNING", "STARTING", "STOPPING", "STOPPED", "EXITED"):
+        facts = replace(FACTS, managed=(managed("web", state),))
+        assert status(host, facts=facts) == "pass"
+        (check,) = report(host, facts=facts)["checks"]["managed:web"]
+        assert check == {"status": "pass", "output": "", "observedValue": state}
+    for state, why in (("FATAL", "it is given up"), ("BACKOFF", "it ended and is started again")):
+        one = managed("web", state, restarts=2, last_exit="exit code 1")
+        told = report(host, facts=replace(FACTS, managed=(one,)))
+        assert told["status"] == "warn"
+        assert told["output"] == f"web is {state} since 10.0 s: {why}, exit code 1, restarted 2 times"
+
+
+def test_lost_lines_of_a_log_are_shown() -> None:
+    """They are no warning: what is lost is lost."""
+    told = report(settled(), facts=replace(FACTS, managed=(managed("web", "RUNNING", log_gaps=7),)))
+    assert told["status"] == "pass"
+    (check,) = told["checks"]["managed:web:log"]
+    assert check == {"status": "pass", "output": "7 lines of its log are lost", "observedValue": 7}
+
+
+def test_the_sentence_names_who_is_given_up() -> None:
+    """Three of them by name."""
+    host = settled()
+    one = replace(FACTS, managed=(managed("web", "FATAL"), managed("mail", "BACKOFF")))
+    assert health.sentence(host.engine, one) == "web is FATAL; 1 breaker, 2 workers, all closed"
+    five = replace(FACTS, managed=tuple(managed(f"web:{number}", "FATAL") for number in range(5)))
+    told = health.sentence(host.engine, five)
+    assert told == "web:0, web:1, web:2 and 2 more are FATAL; 1 breaker, 2 workers, all closed"
 
 
 def test_one_sentence_tells_systemd_what_is_wrong_first() -> None:

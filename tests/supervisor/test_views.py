@@ -11,7 +11,7 @@ import pytest
 from ipc.vocabulary import BreakerSettings, OutcomeKind, Tally
 from supervisor import views
 from supervisor.errors import BadRequest, BreakerNotFound
-from supervisor.facts import Facts
+from supervisor.facts import Facts, ManagedProcess, Usage
 from supervisor.messages import Configured, OutcomeBatch, WorkerQuarantined
 from supervisor.metrics import bucket_mid_s
 from tests.schemas import problems
@@ -246,13 +246,14 @@ def test_conflicting_declarations_are_shown_both() -> None:
 
 
 def test_workers_show_what_the_daemon_knows_of_them() -> None:
-    """Memory and ring come from outside; who is not known there is shown without."""
+    """Figures and ring come from outside; who is not known there is shown without."""
     host = Host()
     host.settle_in("a", "b")
     host.outcomes(("a", SUCCESS), ("a", SUCCESS))
     host.say(WorkerQuarantined(nonce("b"), "garbage"))
     host.now = 105.0
-    facts = replace(FACTS, rss_bytes={1000: 5_000_000}, ring_used={nonce("a"): (12, 16_384)})
+    usage = {1000: Usage(5_000_000, 1.5, 3, 12)}
+    facts = replace(FACTS, usage=usage, ring_used={nonce("a"): (12, 16_384)})
     first, second = ask(host, "workers", facts)["workers"]
     assert first == {
         "id": "aaaaaaaa",
@@ -272,11 +273,55 @@ def test_workers_show_what_the_daemon_knows_of_them() -> None:
         "isolated": [],
         "software": "0.1.0",
         "rss_bytes": 5_000_000,
+        "cpu_s": 1.5,
+        "threads": 3,
+        "fds": 12,
     }
     assert (second["state"], second["ring_slots"], "rss_bytes" in second) == ("quarantined", 0, False)
 
 
 # --- the supervisor -----------------------------------------------------------------------------------
+
+
+def test_status_shows_managed_processes() -> None:
+    """After breakerd's own, in the order of the facts: state, last end, what was lost of the log."""
+    host = busy_host()
+    host.now = 120.0
+    facts = replace(
+        FACTS,
+        managed=(
+            ManagedProcess("prober", 1, "prober:1", "RUNNING", 20, 110.0, internal=True),
+            ManagedProcess("web", 2, "web:2", "FATAL", 0, 100.0, 5, "exit code 1", False, 3),
+        ),
+        usage={10: Usage(1, 0.5, 1, None), 20: Usage(2, 0.25, 1, 4)},
+    )
+    nursery, _, prober, web = ask(host, "status", facts)["processes"]
+    assert {"rss_bytes": 1, "cpu_s": 0.5, "threads": 1}.items() <= nursery.items()
+    assert "fds" not in nursery
+    assert prober == {
+        "name": "prober:1",
+        "state": "RUNNING",
+        "pid": 20,
+        "uptime_s": 10.0,
+        "description": "",
+        "managed": {
+            "table": "prober",
+            "number": 1,
+            "internal": True,
+            "since": 110.0,
+            "since_s": 10.0,
+            "restarts": 0,
+            "last_exit": "",
+            "log_gaps": 0,
+        },
+        "rss_bytes": 2,
+        "cpu_s": 0.25,
+        "threads": 1,
+        "fds": 4,
+    }
+    assert (web["state"], web["pid"], web["uptime_s"]) == ("FATAL", 0, 0.0)
+    assert web["description"] == "exit code 1, restarted 5 times"
+    assert (web["managed"]["since_s"], web["managed"]["log_gaps"]) == (20.0, 3)
 
 
 def test_status_shows_the_processes() -> None:

@@ -1,0 +1,30 @@
+"""The answering side of the control socket, for actors: remembers what they say to whom."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from supervisor.connections import Peer, Request
+
+
+class Answers:
+    """As `Connections`, without a socket."""
+
+    def __init__(self) -> None:
+        self.answers: dict[int, Any] = {}
+        self.refusals: dict[int, tuple[str, str]] = {}
+
+    def answer(self, connection: int, _number: int, value: Any, _numbers: tuple[int, ...] = ()) -> bool:
+        """An answer."""
+        self.answers[connection] = value
+        return True
+
+    def refuse(self, connection: int, _number: int, code: str, text: str) -> bool:
+        """An answer that says no."""
+        self.refusals[connection] = (code, text)
+        return True
+
+
+def request(connection: int, verb: str, uid: int = 0, **more: Any) -> Request:
+    """What somebody asks."""
+    return Request(connection, 1, {"verb": verb, **more}, Peer(1234, uid, uid), ())

@@ -1,0 +1,52 @@
+"""Every request is answered, whatever its handler meets."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from supervisor.actor import Stage
+from supervisor.connections import Connections
+from supervisor.control_server import ControlServer
+from supervisor.settings import SupervisorSettings
+from tests.supervisor.answering import Answers, request
+from tests.supervisor.conversation import FACTS
+
+
+def served(examine: Callable[[], dict[str, Any]]) -> tuple[Stage, Answers]:
+    """A control server that sees of itself what it is told."""
+    answers = Answers()
+    stage = Stage(lambda _: None, lambda: 0.0, lambda _: None)
+    nobody = cast(Any, None)
+    control = ControlServer(nobody, nobody, SupervisorSettings(), lambda: FACTS, lambda: 0.0)
+    control.stage = stage
+    control.connections = cast(Connections, answers)
+    control.examine = examine
+    stage.add(control)
+    return stage, answers
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_handler_without_a_descriptor_says_so(number: int) -> None:
+    """Refused as busy: the actor goes on, and nobody waits for a time-out."""
+
+    def examine() -> dict[str, Any]:
+        raise OSError(number, os.strerror(number))
+
+    stage, answers = served(examine)
+    for connection in range(20):
+        stage.post("control", request(connection, "doctor"))
+    text = f"the supervisor could not do this at the moment ({os.strerror(number)}); try again"
+    assert answers.refusals == dict.fromkeys(range(20), ("busy", text))
+    assert stage.restarts() == {"control": 0}
+
+
+def test_an_unknown_verb_is_refused() -> None:
+    """Whatever stands there."""
+    stage, answers = served(dict)
+    stage.post("control", request(1, "dance"))
+    assert answers.refusals[1][0] == "verb"
