@@ -19,8 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import ipc
-from ipc import control
+from ipc import beat, control
 from workers.errors import MemoryConfigError
 from workers.handler import MemoryErrorHandler
 from workers.kinds import Area
@@ -86,7 +85,7 @@ def _settled(configs: Sequence[MemoryConfig]) -> bool:
                 become(found.st_uid, found.st_gid, control.socket_path() or "")
                 log.info("%s belongs to user %d: that is who I am now", config.spool_directory, found.st_uid)
             return True
-        _beat()
+        beat()
         if signal.sigtimedwait(ENDS, BEAT_S) is not None:
             return False
     return True
@@ -154,7 +153,7 @@ class Crew:
                     if one.error is not None:
                         raise one.error
                 if not any(one.late() for one in self._turners.values()):
-                    _beat()
+                    beat()
                 if signal.sigtimedwait(ENDS, BEAT_S) is not None:
                     return
         finally:
@@ -178,13 +177,6 @@ class Crew:
         until = self._clock() + max((one.limit_s for one in turners), default=0.0)
         for one in turners:
             one.join(until)
-
-
-def _beat() -> None:
-    """Tell the nursery that this process is well; without one, nobody."""
-    beat = getattr(ipc, "beat", None)
-    if beat is not None:
-        beat()
 
 
 if __name__ == "__main__":
