@@ -218,7 +218,7 @@ BOUNDARIES: Final[dict[str, str]] = {
     },
     "workers/memory/replay.py:Replayer._insert": "it is classified: to wait, or to set a record aside",
     "workers/memory/replay.py:Replayer._erase": "whatever it is, others must not wait for it",
-    "workers/memory/replayer.py:_Turner._run": "raised again in the main thread, which ends by it",
+    "workers/memory/replayer.py:Turner._run": "raised again in the main thread, which ends by it",
     "workers/memory/replay_thread.py:ReplayThread._run": "the thread is what must not end",
     "supervisor/logs.py:_Mouth.get": "whatever a worker writes into its pipe, its next line is read",
     "supervisor/logs.py:_Handler._text": "an argument that cannot be shown must not cost the line",

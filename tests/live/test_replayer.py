@@ -11,11 +11,13 @@ from typing import Any, Final
 import psutil
 import pytest
 
+from tests.conftest import could_not_run
 from tests.faults.homes import Home
 from tests.faults.talkers import memory
 from tests.live.house import House, alive, wait_for
 from tests.servers import Postgres
 
+NOBODY: Final = 65534
 NAME: Final = "shop/database"
 CONFIG: Final = """
 [breakers.database]
@@ -135,3 +137,33 @@ def test_applications_go_on_when_all_of_breakerd_is_killed(house: House, home: H
         wait_for("it ended", lambda: not alive(pid), 10.0)
         home.back()
         wait_for("all is brought in", lambda: home.rows() == said, 15.0)
+
+
+def test_a_replayer_that_stands_still_is_replaced(house: House, home: Home) -> None:
+    """Stopped in the middle, with both leases: no beat comes, it is killed, the next one brings all in."""
+    said = home.fill(400)
+    wait_for("it brings something in", home.rows, 20.0)
+    pid = replayer(house)
+    os.kill(pid, signal.SIGSTOP)
+    wait_for("all is brought in", lambda: home.rows() == said and not home.left(), 30.0)
+    assert replayer(house) not in (0, pid)
+
+
+def test_under_root_it_becomes_the_user_of_the_spool(build: Callable[..., House], tmp_path: Path) -> None:
+    """What another user spooled is brought in by a process that is this user; root leaves no file there."""
+    if os.geteuid() != 0:
+        could_not_run("S14", "it needs root")
+    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
+        folder.chmod(0o755)
+    home = Home(tmp_path, None)
+    said, house = home.fill(20), build(CONFIG.format(file=home.toml()))
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+    house.start()
+    wait_for("all is brought in", lambda: home.rows() == said and not home.left(), 20.0)
+    assert psutil.Process(replayer(house)).uids() == (NOBODY, NOBODY, NOBODY)
+    assert {path.stat().st_uid for path in Path(home.settings["spool_directory"]).iterdir()} == {NOBODY}
+    pid = replayer(house)
+    house.kill_all()
+    wait_for("it still ends with its nursery", lambda: not alive(pid), 10.0)
+    home.close()

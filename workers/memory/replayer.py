@@ -91,7 +91,7 @@ def _settled(configs: Sequence[MemoryConfig]) -> bool:
     return True
 
 
-class _Turner:
+class Turner:
     """One post in a thread of its own."""
 
     def __init__(self, layer: Layer, directory: str, clock: Callable[[], float]) -> None:
@@ -138,7 +138,7 @@ class Crew:
 
     def __init__(self, layers: Sequence[Layer], clock: Callable[[], float]) -> None:
         self._layers, self._clock = layers, clock
-        self._turners: dict[str, _Turner] = {}
+        self._turners: dict[str, Turner] = {}
         self._findings = Findings()
 
     def work(self) -> None:
@@ -164,7 +164,7 @@ class Crew:
         for layer in self._layers:
             for directory in places_of(layer.config):
                 if directory not in self._turners:
-                    self._turners[directory] = _Turner(layer, directory, self._clock)
+                    self._turners[directory] = Turner(layer, directory, self._clock)
         found = dict(strangers([layer.config for layer in self._layers]))
         for path, text in found.items():
             self._findings.say(path, text, path)
