@@ -14,11 +14,11 @@ from typing import Final
 
 import pytest
 
-from ipc.errors import ControlError
+from ipc.errors import ControlError, ControlRefused
 from tests.faults.effort import PATIENCE_S, effort
 from tests.faults.reloads import NEW, OLD, finish, in_force, loaded, reload, thresholds, write
 from tests.faults.test_supervisor_faults import wait_back
-from tests.live.house import House, wait_for
+from tests.live.house import House, spare_descriptors, unlimit_descriptors, wait_for
 
 pytestmark = pytest.mark.timeout(PATIENCE_S)
 
@@ -104,6 +104,23 @@ def test_j5_a_nursery_that_was_stopped_takes_it_later(build: Callable[..., House
     os.kill(nursery, signal.SIGCONT)
     wait_for("it is in force", lambda: thresholds(house) == (60, 60), 5.0)
     wait_for("well", lambda: house.ask("health", level="full")["status"] == "pass", 5.0)
+    finish(house, hands)
+
+
+@pytest.mark.fault("J5")
+def test_j5_a_nursery_without_a_free_descriptor_leaves_the_old_one(build: Callable[..., House]) -> None:
+    """The text does not reach it, and it says so; with a descriptor it does."""
+    house = build(OLD).start()
+    hands = loaded(house, 1)
+    write(house, NEW)
+    nursery = house.nursery_pid
+    spare_descriptors(nursery, 0)
+    with pytest.raises(ControlRefused, match="no free descriptor; the old one stays"):
+        reload(house)
+    assert thresholds(house) == (50, 50)
+    unlimit_descriptors(nursery)
+    assert reload(house)["ok"] is True
+    assert thresholds(house) == (60, 60)
     finish(house, hands)
 
 

@@ -194,6 +194,19 @@ def test_beyond_a_limit_a_client_is_told_that_it_is_busy(make: Callable[..., Pla
     assert len(place.requests) == 1
 
 
+def test_other_limits_hold_from_the_next_client_on(make: Callable[..., Place]) -> None:
+    """A reload puts them there; who is connected already stays."""
+    place = make(per_uid_max=1)
+    first = place.client()
+    assert error_of(place.client())["code"] == "busy"
+    place.connections.limits = Limits(per_uid_max=2)
+    place.say(place.client(), wire.request(1, "health"))
+    place.connections.limits = Limits(per_uid_max=1)
+    assert error_of(place.client())["code"] == "busy"
+    place.say(first, wire.request(2, "health"))
+    assert len(place.requests) == 2
+
+
 def test_who_does_not_read_its_answer_is_dropped_after_half_a_second(make: Callable[..., Place]) -> None:
     """D10: it is given up, whatever is left of the answer."""
     place = make()
