@@ -40,7 +40,7 @@ class Changes:
     tables: tuple[tuple[str, Names], ...]
     """By section of tables."""
     restarted: tuple[str, ...]
-    """The managed workers whose own table changed: only they are restarted."""
+    """The managed workers that are restarted: in their own table more than the count is different."""
     kept: tuple[str, ...]
     """What goes on as it was until something else restarts, in sentences."""
 
@@ -68,17 +68,20 @@ def compare(old: SupervisorSettings, new: SupervisorSettings) -> Changes:
         for section, known in SECTIONS.items()
     )
     tables = tuple((section, _names(getattr(old, section), getattr(new, section))) for section in TABLES)
-    restarted = dict(tables)["workers"].changed
+    before = {table.name: table.identity() for table in old.workers}
+    restarted = tuple(
+        table.name for table in new.workers if before.get(table.name, table.identity()) != table.identity()
+    )
     return Changes(keys, tables, restarted, tuple(_kept(old, new, restarted)))
 
 
 def _names(old: Iterable[Any], new: Iterable[Any]) -> Names:
-    """Tables are told apart by their names."""
+    """Tables are told apart by their names, and compared by `repr`: 1 and true are equal, not the same."""
     before: Mapping[str, Any] = {table.name: table for table in old}
     after: Mapping[str, Any] = {table.name: table for table in new}
     return Names(
         tuple(name for name in after if name not in before),
-        tuple(name for name in after if name in before and before[name] != after[name]),
+        tuple(name for name in after if name in before and repr(before[name]) != repr(after[name])),
         tuple(name for name in before if name not in after),
     )
 

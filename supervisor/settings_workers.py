@@ -91,6 +91,12 @@ class WorkerTable:
             return (self.name,)
         return tuple(f"{self.name}:{number}" for number in range(1, self.count + 1))
 
+    def identity(self) -> tuple[str, ...]:
+        """What makes a process of this table another one: all but their number. By `repr`, because 1, 1.0 and
+        true are equal and yet not the same argument.
+        """
+        return tuple(repr(getattr(self, key)) for key in WORKER_KEYS if key != "count")
+
     def to_json(self) -> dict[str, Any]:
         """The table as JSON values, key by key as in the file, for people: passwords are masked."""
         plain = {key: getattr(self, key) for key in WORKER_KEYS}

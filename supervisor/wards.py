@@ -86,7 +86,7 @@ class Wards:
         for ward in old[spec.table.count :]:
             self._remove(ward, now)
         group = old[: spec.table.count]
-        changed = bool(group) and _identity(group[0].spec) != _identity(spec)
+        changed = bool(group) and group[0].spec.table.identity() != spec.table.identity()
         for ward in group:
             self._follow(ward, spec)
             if changed:
@@ -318,8 +318,3 @@ def specs_of(settings: SupervisorSettings) -> tuple[WardSpec, ...]:
         stop_timeout_s=PROBER_STOP_S,
     )
     return (WardSpec(prober, internal=True, talk=True), *workers)
-
-
-def _identity(spec: WardSpec) -> tuple[object, ...]:
-    """What makes a process of this table another one. By `repr`: 1, 1.0 and true are equal, not the same."""
-    return tuple(repr(getattr(spec.table, key)) for key in WorkerTable.__slots__ if key != "count")

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from tests.faults.judge import Watch, judge
 from tests.faults.reloads import NEW, OLD, finish, in_force, loaded, reload, thresholds, write
 from tests.faults.test_operation_faults import WRONG
 from tests.live.hand import Hand
-from tests.live.house import House, descriptors, memory_kib, wait_for
+from tests.live.house import House, alive, descriptors, memory_kib, wait_for
 
 pytestmark = pytest.mark.timeout(PATIENCE_S)
 
@@ -323,3 +324,58 @@ def test_j5_reloads_under_load_count_exactly_and_cost_nothing(build: Callable[..
     print(f"costs before {before}, after {after}")
     assert house.incarnation == 1
     finish(house, hands)
+
+
+MANAGED: Final = """
+[workers.{name}]
+target = "tests.live.managed_targets:calls"
+args = ["{ledgers}", "{name}", {per_s}]
+"""
+
+
+def lives(house: House, breaker: str) -> list[int]:
+    """The processes that ever called this breaker, the last one last: each has a ledger."""
+    ledgers = sorted(house.ledgers.glob(f"{breaker}@*.ledger"), key=lambda path: path.stat().st_mtime_ns)
+    return [int(path.stem.rpartition("-")[2]) for path in ledgers]
+
+
+@pytest.mark.fault("J5")
+def test_j5_only_the_worker_whose_table_changed_is_restarted(build: Callable[..., House]) -> None:
+    """Again and again: the others go on, a reload is no failure of the worker, and every call is counted."""
+    house = build("# written below")
+
+    def text(turn: int) -> str:
+        tables = {"before": 100, "turns": 100 + turn % 2, "after": 100}
+        return OLD + "".join(
+            MANAGED.format(name=name, ledgers=house.ledgers, per_s=per_s) for name, per_s in tables.items()
+        )
+
+    def calling() -> bool:
+        known = {name.rpartition("/")[2] for name in house.stats()["breakers"]}
+        return {"before", "turns", "after"} <= known
+
+    write(house, text(0))
+    house.start()
+    wait_for("all of them call", calling, 15.0)
+    others = {name: lives(house, name) for name in ("before", "after")}
+    seen, before = lives(house, "turns"), costs(house)
+    for turn in range(1, effort(12, 120)):
+        write(house, text(turn))
+        answer = reload(house)
+        assert (answer["restarted"], answer["changed"]["workers"]["changed"]) == (["turns"], ["turns"])
+        (pid,) = wait_for("another process", lambda: set(lives(house, "turns")) - set(seen), 10.0)
+        wait_for("the old one is gone", partial(gone, seen[-1]), 5.0)
+        seen.append(pid)
+    assert {name: lives(house, name) for name in others} == others
+    after = costs(house)["nursery"]
+    assert after[0] <= before["nursery"][0] + 1, f"descriptors {before['nursery']} {after}"
+    assert after[1] <= before["nursery"][1], f"threads {before['nursery']} {after}"
+    write(house, OLD)
+    assert reload(house)["changed"]["workers"]["removed"] == ["before", "turns", "after"]
+    wait_for("all are gone", lambda: not house.workers(), 15.0)
+    judge(house)
+
+
+def gone(pid: int) -> bool:
+    """True if the process has ended."""
+    return not alive(pid)

@@ -23,6 +23,7 @@ def calls(ledgers: str, breaker: str, per_s: float, politely: bool = True) -> No
     """Guarded calls, `per_s` a second, until SIGTERM; `politely` ends between two of them."""
     if politely:
         signal.signal(signal.SIGTERM, _told)
+    ipc.connect(name=breaker)  # what is called before is not the supervisor's to count
     guard = ipc.CircuitBreaker(breaker, failure_threshold=None, failure_rate=None)
     guarded, ledger = guard(body), Ledger(ledgers, breaker, breaker)
     began, made = time.monotonic(), 0

@@ -17,6 +17,9 @@ users = ["a"]
 target = "app:web"
 [workers.mail]
 target = "app:mail"
+[workers.some]
+target = "app:some"
+count = 2
 """
 NEW = """
 [control]
@@ -33,9 +36,12 @@ failure_threshold = 4
 users = ["a", "b"]
 [workers.mail]
 target = "app:mail"
+[workers.some]
+target = "app:some"
+count = 3
 [workers.web]
 target = "app:web"
-count = 2
+args = [1]
 [workers.new]
 target = "app:new"
 """
@@ -51,18 +57,18 @@ def test_each_section_has_its_names() -> None:
             "supervisor": ["ring_slots", "tick_s", "log_level"],
             "breakers": {"added": ["orders"], "changed": ["database"], "removed": ["cache"]},
             "namespaces": {**NOTHING, "changed": ["shop"]},
-            "workers": {**NOTHING, "added": ["new"], "changed": ["web"]},
+            "workers": {**NOTHING, "added": ["new"], "changed": ["some", "web"]},
         },
         "restarted": ["web"],
         "kept": [
             "supervisor.ring_slots: attached workers keep their queue, new ones get the new size",
-            "supervisor.log_level: mail log as before until they are restarted",
+            "supervisor.log_level: mail, some log as before until they are restarted",
         ],
     }
     assert changes.sentence() == (
         "control: connections_max; supervisor: ring_slots, tick_s, log_level; "
         "breakers: added orders, changed database, removed cache; namespaces: changed shop; "
-        "workers: added new, changed web"
+        "workers: added new, changed some, web"
     )
 
 
@@ -70,7 +76,7 @@ def test_a_running_worker_keeps_the_form_of_its_lines() -> None:
     """It was told at its start."""
     changes = compare(parse(OLD, "file"), parse(OLD + '[supervisor]\nlog_format = "json"\n', "file"))
     assert changes.to_json()["kept"] == [
-        "supervisor.log_format: web, mail log as before until they are restarted"
+        "supervisor.log_format: web, mail, some log as before until they are restarted"
     ]
 
 
@@ -79,6 +85,14 @@ def test_the_same_is_no_difference() -> None:
     changes = compare(parse(OLD, "one"), parse("# the same\n" + OLD, "other"))
     assert changes.sentence() == "nothing is different"
     assert changes.to_json()["changed"]["breakers"] == NOTHING
+
+
+def test_equal_is_not_the_same() -> None:
+    """A worker that is called with 1 is another one than that which is called with true."""
+    text = '[workers.web]\ntarget = "app:web"\nargs = [{}]\n'
+    changes = compare(parse(text.format("1"), "file"), parse(text.format("true"), "file"))
+    assert changes.restarted == ("web",)
+    assert changes.sentence() == "workers: changed web"
 
 
 def test_a_sentence_does_not_name_everything() -> None:
