@@ -359,7 +359,7 @@ def test_j5_only_the_worker_whose_table_changed_is_restarted(build: Callable[...
     wait_for("all of them call", calling, 15.0)
     others = {name: lives(house, name) for name in ("before", "after")}
     seen, before = lives(house, "turns"), costs(house)
-    for turn in range(1, effort(12, 120)):
+    for turn in range(1, effort(30, 101)):
         write(house, text(turn))
         answer = reload(house)
         assert (answer["restarted"], answer["changed"]["workers"]["changed"]) == (["turns"], ["turns"])
