@@ -1,7 +1,7 @@
 """What can go wrong on the asking side, split by whose fault it is and whether a retry helps.
 
     BreakerdError
-    ├── CircuitOpenError        the dependency's fault: retry after `retry_after_s`, not before
+    ├── CircuitOpenError        the dependency's fault: retry after `retry_after_s`
     ├── ControlError            the talk with the supervisor failed
     │   ├── SupervisorUnavailable   nobody answers: away, hung or refusing; retry later
     │   ├── ControlDenied           this user may not command; a retry does not help
@@ -43,7 +43,10 @@ class CircuitOpenError(BreakerdError):
 
     @property
     def retry_after_s(self) -> float:
-        """Seconds, from the refusal on, before which a retry cannot help; 0.0 = may be tried at once."""
+        """Seconds, from the refusal on, until calls are let in again; 0.0 = may be tried at once.
+
+        Where a probe decides, it is the latest that this can be; in a ramp, when all are.
+        """
         seconds: float = self.args[2]
         return seconds
 
