@@ -18,6 +18,7 @@ from ipc import layout as at
 from ipc.asking import Question
 from ipc.control_async import pause, readable, running_loop
 from ipc.errors import BreakerdError, ControlDenied, ControlRefused, SegmentError, SupervisorUnavailable
+from ipc.forks import image
 from ipc.gate import Gate
 from ipc.link import Link
 from ipc.logbook import inform, warn
@@ -325,6 +326,7 @@ class Client:
             "have": self.link.attached,
             "layout": at.LAYOUT_VERSION,
             "software": SOFTWARE,
+            "image": image(),
         }
 
     def _answered(self, exchange: control.Exchange) -> None:

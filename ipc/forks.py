@@ -1,7 +1,8 @@
 """What a forked child must know about itself: that it is one, and since when.
 
 `os.fork` tells by a hook; a fork in C (uWSGI, ctypes) by a page that the kernel wipes in the child, and
-then the kernel is asked when this process began. Neighbours: `link` (which begins a new life in a child).
+then the kernel is asked when this process began. What a program is told apart by after an exec stands here,
+too: the process stays, its memory goes. Neighbours: `link` (which begins a new life in a child).
 Knows no segment and no breaker.
 """
 
@@ -25,6 +26,16 @@ class Forkable(Protocol):
 
 _all: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 _hooked: Final[list[Callable[[], None]]] = []
+
+
+_image: Final[list[str]] = []
+
+
+def image() -> str:
+    """Which program runs here: drawn when first asked, the same after a fork, another after an exec."""
+    if not _image:
+        _image.append(os.urandom(8).hex())
+    return _image[0]
 
 
 def remember(one: Forkable) -> None:

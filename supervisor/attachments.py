@@ -169,6 +169,23 @@ class Attachments:
         self._ended[worker] = self._clock()
         self._died(worker)
 
+    def end_earlier_image(self, new: Held) -> None:
+        """This process attached before, as another program: exec has unmapped what that one wrote into.
+
+        Its pidfd will not tell: the process lives. Dying before the farewell is committed leaves the old one
+        until the process ends or is executed again.
+        """
+        about = new.about
+        if not about.get("image"):
+            return
+        for worker, attached in list(self._live.items()):
+            old = attached.held.about
+            if old.get("pid") != about["pid"] or not old.get("image") or old["image"] == about["image"]:
+                continue
+            pid = descriptors.pid_of(attached.held.pidfd)  # 0 = in another namespace, where ids mean nothing
+            if worker not in self._ended and pid > 0 and pid == descriptors.pid_of(new.pidfd):
+                self._has_ended(worker)
+
     def remind(self) -> None:
         """Now and then: tell again of the dead whose end an actor's own failure swallowed, and ask again
         for drops that found the channel full, or whose answer did.

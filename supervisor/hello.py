@@ -172,6 +172,7 @@ class Greeter:
         message = WorkerJoined(nonce, pid, inode, uid, user, name, namespace, software)
         about = {"pid": pid, "inode": inode, "uid": uid, "user": user, "name": name}
         about |= {"namespace": namespace, "software": software, "layout": at.LAYOUT_VERSION}
+        about["image"] = str(body.get("image", ""))[:TEXT_MAX]
         held = Held(nonce, segment.fd, pidfd, about)
         if not self._attachments.deposit(held):
             os.close(pidfd)
@@ -226,6 +227,7 @@ class Greeter:
         """After the commit: the worker is one of ours."""
         self._joining.discard(joining.held.nonce)
         self._attachments.add(joining.held, joining.segment, self._mind.engine)
+        self._attachments.end_earlier_image(joining.held)
         # A segment that was handed back shows what an earlier life published: publish it all again.
         self._attachments.deliver(list(self._mind.engine.publications(joining.held.nonce)))
 

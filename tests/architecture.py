@@ -162,7 +162,7 @@ CLOCKS: Final[dict[str, str]] = {
     "ipc/control_async.py": "the same deadlines on an event loop",
     "ipc/asking.py": "the deadline of asking for a permit",
     "ipc/client.py": "the clock that every guard of the process reads, the nonce, back-off",
-    "ipc/forks.py": "when this process began",
+    "ipc/forks.py": "when this process began, and a random name for its program",
     "supervisor/daemon.py": "the clock and the dice that every actor is given",
     "supervisor/lives.py": "the first pulse of a daemon",
     "supervisor/nursery.py": "the clock and the dice of its loop",

@@ -23,7 +23,14 @@ from typing import Any, Final
 
 import ipc
 from ipc.vocabulary import OutcomeKind, window_from_json
-from tests.faults import orders_forking, orders_holes, orders_modes, orders_swarm, orders_sweeps
+from tests.faults import (
+    orders_forking,
+    orders_holes,
+    orders_lives,
+    orders_modes,
+    orders_swarm,
+    orders_sweeps,
+)
 from tests.faults.body import RAISES, Broken, Strange, body
 from tests.faults.oracle import Ledger
 
@@ -34,6 +41,9 @@ CATCH_UP_MAX: Final = 2000
 HOLD_S: Final = 5.0
 """How long a call that is to be held may be refused before it is given up."""
 SLOW_S: Final = 0.005
+MORE_ORDERS: Final = (
+    orders_forking, orders_holes, orders_lives, orders_modes, orders_sweeps, orders_swarm,
+)  # fmt: skip
 
 
 class Crew:
@@ -325,7 +335,7 @@ def orders() -> dict[str, Callable[..., dict[str, Any]]]:
     """Every order by its word; each takes the crew first."""
     words = "guard guard_many call call_until hold release state command connect load unload attempts"
     own = {name: getattr(Crew, name) for name in words.split()}
-    for more in (orders_forking, orders_holes, orders_modes, orders_sweeps, orders_swarm):
+    for more in MORE_ORDERS:
         own.update(more.ORDERS)
     return own
 
