@@ -58,6 +58,8 @@ SWEEP_S: Final = 0.2
 STATUS_S: Final = 1.0
 """How often systemd is told how things are, if they changed."""
 STATUS_BYTES_MAX: Final = 2000
+ROOM_LOOK_S: Final = 0.5
+"""How often a start for whose checkpoint there is no room looks for it."""
 FAULT_VARIABLE: Final = "BREAKERD_RAISE_AT"
 CRASH_VARIABLE: Final = "BREAKERD_CRASH_AT"
 
@@ -149,7 +151,7 @@ class Daemon:
                 problems.append(problem)
         self._problems = tuple(problems)
         self._step("adopted")
-        self._mind.transact(begun.opening(self._problems))
+        self._mind.transact(begun.opening(self._problems), self._wait_for_room)
         self._step("opened")
         for worker, pid in begun.absent:
             self._attachments.await_return(worker, pid, self._lost)
@@ -162,6 +164,15 @@ class Daemon:
             self._attachments.stamp(worker, self._mind.engine.incarnation)
             self._intake.publish_committed(worker)
         self._step("republished")
+
+    def _wait_for_room(self, problem: str) -> None:
+        """Another life would find no more of it, and must not begin empty for that."""
+        if not self._said:
+            self._said = f"waits for room for the checkpoint: {problem}"
+            log.error("%s", self._said)
+            descriptors.send(self._channel, descriptors.STATUS + self._said.encode()[:STATUS_BYTES_MAX])
+        self._pulse[0] = time.monotonic_ns()
+        time.sleep(ROOM_LOOK_S)
 
     def _lost(self, worker: str) -> None:
         """It died without handing its segment back."""
@@ -179,6 +190,7 @@ class Daemon:
         self._every(SWEEP_S, lambda: self._stage.post("reload", LookAtReload()))
         self._every(SWEEP_S, lambda: self._stage.post("managed", LookAtOrders()))
         self._every(SWEEP_S, self._attachments.remind)
+        self._every(SWEEP_S, self._mind.make_room)
         self._connections.start()
         descriptors.send(self._channel, descriptors.READY)
         if self._inherited.managed:

@@ -10,6 +10,7 @@ Only the daemon writes and reads here, one call at a time. Neighbours: `journal`
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import struct
 import zlib
@@ -77,7 +78,8 @@ class DiskCopy:
             os.replace(path + NEW_SUFFIX, path)
             self._sync_directory()
         except OSError as error:
-            self.problem = f"{path}: the checkpoint was not saved: {error.strerror}"
+            name = errno.errorcode.get(error.errno or 0, "eio").lower()
+            self.problem = f"state_{name}: {path}: the checkpoint was not saved: {error.strerror}"
             with contextlib.suppress(OSError):
                 os.unlink(path + NEW_SUFFIX)
             return False

@@ -8,10 +8,12 @@ Neighbours: `engine` (decides), `journal` (remembers), `outlet` (carries out), `
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from supervisor.actor import Stage
 from supervisor.engine import Engine
@@ -21,6 +23,9 @@ from supervisor.messages import Answer, Effect, Message, Refused, Tick, from_pla
 from supervisor.steps import Step
 
 log = logging.getLogger("breakerd.mind")
+
+AGAIN_S: Final = 2.0
+"""After a snapshot for which there was no room, the next one is tried so much later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,7 @@ class Mind:
         self._clock = clock
         self._dice = dice
         self._step = step
+        self._again_at = -math.inf
 
     def receive(self, message: Tell) -> None:
         """Handle, commit, deliver, tell the sender."""
@@ -85,8 +91,13 @@ class Mind:
         self.stage.post(message.sender, Told(message.ticket, answers[-1] if answers else None))
         self._step("told")
 
-    def transact(self, messages: tuple[Message, ...]) -> list[Effect]:
-        """The effects of these messages, committed and delivered."""
+    def transact(
+        self, messages: tuple[Message, ...], wait: Callable[[str], object] | None = None
+    ) -> list[Effect]:
+        """The effects of these messages, committed and delivered.
+
+        Raises OSError where there is no room to commit them; with `wait` it calls that and tries again.
+        """
         now = self._clock()
         effects: list[Effect] = []
         whole = True
@@ -99,31 +110,57 @@ class Mind:
             effects += self.engine.handle(message, now, chance)
             whole = whole and self.journal.append(now, chance, to_plain(message))
         self._step("appended")
-        self._commit(whole)
+        while True:
+            try:
+                self._commit(whole, now)
+                break
+            except OSError:
+                if wait is None:
+                    raise
+                wait(self.problem)
         self._step("committed")
         self._outlet.deliver(effects)
         self._step("published")
         return effects
 
-    def _commit(self, whole: bool) -> None:
+    def _commit(self, whole: bool, now: float) -> None:
         """Make what was appended valid. Raises OSError if the checkpoint must grow and cannot: then the
         message fails as a whole, and health says that the supervisor is not ready.
         """
         try:
-            if whole and not self.journal.wants_snapshot:
+            if whole and (not self.journal.wants_snapshot or now < self._again_at):
                 self.journal.commit()
             else:
-                self.journal.snapshot(self.engine.to_plain())
+                self._snapshot(whole, now)
         except OSError as error:
             self.problem = error.strerror or str(error)
             raise
         self.problem = ""
 
+    def _snapshot(self, whole: bool, now: float) -> None:
+        """A snapshot; where there is no room for one, records behind the last as long as they fit."""
+        try:
+            self.journal.snapshot(self.engine.to_plain())
+        except OSError as error:
+            if not whole:
+                raise
+            self.journal.cramped = f"checkpoint: there is no room for a snapshot: {error.strerror or error}"
+            self._again_at = now + AGAIN_S
+            self.journal.commit()
+
+    def make_room(self) -> None:
+        """Now and then, outside of any message: the snapshot for which there was no room."""
+        now = self._clock()
+        if self.journal.cramped and now >= self._again_at:
+            self._again_at = now + AGAIN_S
+            self._snapshot(whole=True, now=now)
+
     def restart(self) -> None:
         """Forget what was not committed; tell the reader of the rings."""
         self.engine = rebuild(read_image(self.journal.image()))
-        # Records that were written and not committed go with this, too.
-        self.journal.snapshot(self.engine.to_plain())
+        self.journal.rollback()
+        with contextlib.suppress(OSError):  # there is no room: what was committed is valid
+            self.journal.snapshot(self.engine.to_plain())
         self._outlet.deliver(list(self.engine.publications()))
         self.stage.post("intake", Reseek())
 

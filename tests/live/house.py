@@ -117,6 +117,10 @@ class House:
         self._started.append(process)
         return process
 
+    def adopt(self, process: subprocess.Popen[bytes]) -> None:
+        """End this one, too, with everything else."""
+        self._started.append(process)
+
     def start(self) -> House:
         """Start breakerd and wait until it answers."""
         self.nursery = self.spawn()

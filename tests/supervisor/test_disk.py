@@ -128,7 +128,7 @@ def test_no_room_is_told_and_tried_again(copy: DiskCopy, tmp_path: Path) -> None
     """A save that fails says why, leaves the copies as they were and no part behind; the next one works."""
     with file_size_limit(1000):
         assert not copy.save(b"z" * 2000, BOOT, 12.5)
-    assert copy.problem == f"{copy.path}: the checkpoint was not saved: File too large"
+    assert copy.problem == f"state_efbig: {copy.path}: the checkpoint was not saved: File too large"
     assert copy.load() == Saved(NEW, BOOT, 11.5)
     assert sorted(os.listdir(tmp_path)) == [FILE_NAME, FILE_NAME + PREVIOUS_SUFFIX]
     assert copy.save(b"z" * 2000, BOOT, 13.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ import pytest
 from supervisor.actor import Stage
 from supervisor.engine import Engine
 from supervisor.image import read_image
-from supervisor.journal import Journal
+from supervisor.journal import SNAPSHOT_AFTER_RECORDS, Journal
 from supervisor.messages import Answer, BreakerDeclared, Effect, Happened, Publish, WorkerJoined
-from supervisor.mind import Mind, Reseek, Tell, Told, rebuild
+from supervisor.mind import AGAIN_S, Mind, Reseek, Tell, Told, rebuild
 from supervisor.steps import passes_by
 
 WORKER = "a" * 32
@@ -36,6 +37,26 @@ class Box:
         """Nothing to forget."""
 
 
+class Cramped(Journal):
+    """A journal without room for a snapshot, or for a record, while the test says so."""
+
+    room = True
+    room_for_records = True
+    tries = 0
+
+    def snapshot(self, plain: Any) -> None:
+        """Raises OSError if there is no room."""
+        self.tries += 1
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.cramped = ""
+        super().snapshot(plain)
+
+    def append(self, now: float, chance: float, message: list[Any]) -> bool:
+        """As if the half were full."""
+        return self.room_for_records and super().append(now, chance, message)
+
+
 class World:
     """A mind with a real journal, and an outlet that looks into the checkpoint whenever it is used."""
 
@@ -43,7 +64,9 @@ class World:
         self.now = 10.0
         self.delivered: list[Effect] = []
         self.stage = Stage(lambda _: None, lambda: self.now, lambda _: None)
-        self.journal = Journal.open(str(folder), 1, "test")
+        journal = Cramped.open(str(folder), 1, "test")
+        assert isinstance(journal, Cramped)
+        self.journal = journal
         loaded = self.journal.load()
         assert loaded is None
         self.mind = Mind(Engine(), self.journal, self, lambda: self.now, lambda: 0.5, passes_by)
@@ -96,3 +119,59 @@ def test_many_messages_are_read_back_through_snapshots_and_records(world: World)
         world.stage.post("mind", Tell((BreakerDeclared(nonce, 0, "database", "{}"),)))
         world.now += 0.01
     assert rebuild(read_image(world.journal.image())).to_plain() == world.mind.engine.to_plain()
+
+
+def joined(number: int) -> WorkerJoined:
+    """Another worker."""
+    return WorkerJoined(f"{number:032x}", 1, 1, 0, "root", "w", "root", "test")
+
+
+def test_a_snapshot_that_finds_no_room_is_told_and_the_records_go_on(world: World) -> None:
+    """Everything is committed meanwhile, it is tried now and then, and made up for without a message."""
+    world.stage.post("mind", Tell((JOINED,)))
+    world.journal.room = False
+    many = tuple(joined(number) for number in range(SNAPSHOT_AFTER_RECORDS + 1))
+    world.stage.post("mind", Tell(many, "sender", 1))
+    world.stage.post("mind", Tell((DECLARED,), "sender", 2))
+    assert [told.ticket for told in world.sender.seen] == [1, 2]
+    assert world.journal.tries == 2, "the first of all, and one in vain"
+    assert "no room" in world.journal.cramped
+    assert world.mind.problem == ""
+    world.now += AGAIN_S
+    world.mind.make_room()
+    assert (world.journal.tries, "no room" in world.journal.cramped) == (3, True)
+    world.journal.room = True
+    world.mind.make_room()
+    assert "no room" in world.journal.cramped, "it is not tried all the time"
+    world.now += AGAIN_S
+    world.mind.make_room()
+    assert world.journal.cramped == ""
+    assert rebuild(read_image(world.journal.image())).to_plain() == world.mind.engine.to_plain()
+
+
+def test_without_room_for_a_record_the_message_fails_and_what_was_committed_stays(world: World) -> None:
+    """Health says that it is not ready; the engine is that of the last commit."""
+    world.stage.post("mind", Tell((JOINED,)))
+    before = world.mind.engine.to_plain()
+    world.journal.room = world.journal.room_for_records = False
+    world.stage.post("mind", Tell((DECLARED,), "sender", 1))
+    assert (world.mind.engine.to_plain(), world.sender.seen) == (before, [])
+    assert world.mind.problem == "No space left on device"
+    world.journal.room = world.journal.room_for_records = True
+    world.stage.post("mind", Tell((DECLARED,), "sender", 2))
+    assert (world.sender.seen, world.mind.problem) == ([Told(2, None)], "")
+
+
+def test_at_the_start_it_waits_until_there_is_room(world: World) -> None:
+    """Another life would find no more: what was handled once is committed once, when it can be."""
+    world.journal.room = False
+    waits: list[str] = []
+
+    def wait(problem: str) -> None:
+        waits.append(problem)
+        world.journal.room = len(waits) == 3
+
+    world.mind.transact((JOINED, DECLARED), wait)
+    assert waits == ["No space left on device"] * 3
+    assert list(world.mind.engine.workers) == [WORKER]
+    assert world.delivered
