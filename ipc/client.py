@@ -13,12 +13,11 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from ipc import control
+from ipc import control, forks
 from ipc import layout as at
 from ipc.asking import Question
 from ipc.control_async import pause, readable, running_loop
 from ipc.errors import BreakerdError, ControlDenied, ControlRefused, SegmentError, SupervisorUnavailable
-from ipc.forks import image
 from ipc.gate import Gate
 from ipc.link import Link
 from ipc.logbook import inform, warn
@@ -27,8 +26,7 @@ from ipc.segment import Segment, boot_id
 from ipc.vocabulary import FOREVER, NAME_PATTERN, PROTOCOL_VERSION, BreakerSettings, check_name
 
 NAMESPACE_VARIABLE: Final = "BREAKERD_NAMESPACE"
-NAME_VARIABLE: Final = "BREAKERD_NAME"
-"""What a process is called that does not say so itself; set for managed workers."""
+NAME_VARIABLE: Final = "BREAKERD_NAME"  # what a process is called that says nothing; of managed workers
 SOFTWARE: Final = "breakerd 0.1.0"
 FIRST_WAIT_S: Final = 0.05
 """How long the first guarded call of a process may wait to be attached."""
@@ -326,7 +324,7 @@ class Client:
             "have": self.link.attached,
             "layout": at.LAYOUT_VERSION,
             "software": SOFTWARE,
-            "image": image(),
+            "image": forks.image(),
         }
 
     def _answered(self, exchange: control.Exchange) -> None:
