@@ -98,10 +98,7 @@ class Figures:
             self._askers.append(message.request)
         else:
             self._measuring = False
-            served, self._served = self._served, []
-            for request in served:
-                if not self.stage.post("control", Measured(request, self._usage)):
-                    self._refuse(request)
+            self._tell()
         if self._askers and not self._measuring:
             self._begin()
 
@@ -124,7 +121,15 @@ class Figures:
             self._run(work, self._ended)
             self._measuring = True
         except RuntimeError:
-            self.restart()
+            # There can be no thread now: what is known without figures is shown without them.
+            self._usage = {}
+            self._tell()
+
+    def _tell(self) -> None:
+        served, self._served = self._served, []
+        for request in served:
+            if not self.stage.post("control", Measured(request, self._usage)):
+                self._refuse(request)
 
     def _ended(self) -> None:
         """In the loop again. A full mailbox must not lose this: nobody would ever measure again."""

@@ -59,9 +59,11 @@ def _managed(one: ManagedProcess, facts: Facts, now: float) -> dict[str, Any]:
 
 def description(one: ManagedProcess) -> str:
     """What there is to know about a process beside its state."""
-    parts = [one.last_exit or ("not started" if one.state in ("STOPPED", "STARTING") else "")]
-    if one.restarts:
-        parts.append(f"restarted {one.restarts} {'time' if one.restarts == 1 else 'times'}")
+    restarts = f"restarted {one.restarts} {'time' if one.restarts == 1 else 'times'}" if one.restarts else ""
+    if one.state == "STOPPED":
+        return one.last_exit or "not started"
+    last = f"last {one.last_exit}" if one.state in LIVING and restarts and one.last_exit else one.last_exit
+    parts = [restarts, last if restarts else ""] if one.state in LIVING else [last, restarts]
     return ", ".join(part for part in parts if part)
 
 

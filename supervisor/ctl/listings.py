@@ -15,6 +15,7 @@ EVENTS_MAX: Final = 1000
 EVENTS_SHOWN: Final = 50
 STEP_S: Final = 4e-6
 """Durations are measured in steps of this."""
+MIB: Final = 1 << 20
 NAME_WIDTH: Final = 33
 STATE_WIDTH: Final = 10
 """Least widths of Supervisor's own `status`, so that what parses that parses this."""
@@ -28,18 +29,33 @@ def status(answer: Any, _request: Request) -> Page:
     return Page(answer, (table,), Verdict.OK if well else Verdict.FAIL)
 
 
+def status_fields(request: Request) -> dict[str, Any]:
+    """What to ask for `status`: what processes cost is shown in JSON only."""
+    return {"wide": True} if request.json else {}
+
+
 def _process(item: dict[str, Any]) -> str:
     """What Supervisor says about a process: `pid 123, uptime 0:01:02`; else what there is to know."""
     if item["state"] != "RUNNING":
-        return str(item["description"])
+        pid = f"pid {item['pid']}" if item["pid"] and "managed" in item else ""
+        return ", ".join(part for part in (pid, str(item["description"])) if part)
     days, rest = divmod(int(item["uptime_s"]), DAY_S)
     hours, rest = divmod(rest, HOUR_S)
     before = f"{days} day{'s' if days > 1 else ''}, " if days else ""
-    return f"pid {item['pid']}, uptime {before}{hours}:{rest // MINUTE_S:02}:{rest % MINUTE_S:02}"
+    line = f"pid {item['pid']}, uptime {before}{hours}:{rest // MINUTE_S:02}:{rest % MINUTE_S:02}"
+    managed = item.get("managed")
+    if managed and managed["restarts"]:
+        line += f", {item['description']}"
+    return line
 
 
-def workers(answer: Any, _request: Request) -> Page:
-    """One attached process a line."""
+def workers_fields(request: Request) -> dict[str, Any]:
+    """What to ask for `workers`."""
+    return {"wide": True} if request.wide else {}
+
+
+def workers(answer: Any, request: Request) -> Page:
+    """One attached process a line; with --wide what each costs, as far as it can be known."""
     rows = tuple(
         (
             item["id"],
@@ -53,13 +69,26 @@ def workers(answer: Any, _request: Request) -> Page:
             str(item["rejected"]),
             str(item["overflow"]),
             f"{item['ring_used']}/{item['ring_slots']}",
+            *(_costs(item) if request.wide else ()),
             ",".join(item["isolated"]),
         )
         for item in answer["workers"]
     )
-    names = "ID PID NAMESPACE NAME USER STATE ATTACHED OUTCOMES REJECTED OVERFLOW RING ISOLATED"
-    table = Table(tuple(names.split()), rows, right=frozenset({1, 6, 7, 8, 9, 10}))
+    wide = " RSS CPU THREADS FDS" if request.wide else ""
+    names = f"ID PID NAMESPACE NAME USER STATE ATTACHED OUTCOMES REJECTED OVERFLOW RING{wide} ISOLATED"
+    table = Table(tuple(names.split()), rows, right=frozenset({1, *range(6, 15 if wide else 11)}))
     return Page(answer, (table,) if rows else ("no worker is attached",))
+
+
+def _costs(item: dict[str, Any]) -> tuple[str, ...]:
+    """Memory, processor time, threads, descriptors; blank where they are not known."""
+    rss, cpu = item.get("rss_bytes"), item.get("cpu_s")
+    counts = (item.get("threads"), item.get("fds"))
+    return (
+        "" if rss is None else f"{rss / MIB:.1f}M",
+        "" if cpu is None else f"{cpu:.2f}s",
+        *("" if count is None else str(count) for count in counts),
+    )
 
 
 def breakers(answer: Any, _request: Request) -> Page:

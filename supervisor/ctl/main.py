@@ -19,7 +19,7 @@ from ipc.errors import BreakerdError, ControlError, ProtocolError
 from supervisor.ctl.ask import Asker, Clock, find
 from supervisor.ctl.exits import exit_code
 from supervisor.ctl.page import Page, Verdict
-from supervisor.ctl.parse import Request, UsageError, exit_style, parse
+from supervisor.ctl.parse import MANAGING, Request, UsageError, exit_style, parse
 from supervisor.ctl.screen import Screen
 
 
@@ -37,10 +37,11 @@ class Look:
 
 LOOKS: Final[dict[str, Look]] = {
     "health": Look("health", fields="fields"),
-    "status": Look("listings", "status"),
+    "status": Look("listings", "status", "status_fields"),
+    "tail": Look("tailing", fields="fields"),
     "breakers": Look("listings", "breakers"),
     "breaker": Look("breaker", fields="fields"),
-    "workers": Look("listings", "workers"),
+    "workers": Look("listings", "workers", "workers_fields"),
     "stats": Look("listings", "stats"),
     "events": Look("listings", "events", "events_fields"),
     "errors": Look("listings", "errors", "errors_fields"),
@@ -83,7 +84,9 @@ def _run(request: Request, screen: Screen, clock: Clock) -> Verdict:
     if alone is not None:
         screen.show(alone)
         return alone.verdict
-    commanding = request.verb == "reload" or (request.verb == "breaker" and request.words[0] != "show")
+    commanding = request.verb in ("reload", *MANAGING) or (
+        request.verb == "breaker" and request.words[0] != "show"
+    )
     path = request.socket or ""
     try:
         path = find(request.socket)
@@ -116,6 +119,8 @@ def _page(request: Request, asker: Asker, program: str) -> Page:
     page: Page
     if request.verb == "wait":
         page = _load("waiting").wait(request, asker.path, asker.clock)
+    elif request.verb in MANAGING:
+        page = _load("managing").command(request, asker)
     elif request.verb == "reload":
         page = _load("reloading").command(asker)
     elif request.verb == "breaker" and request.words[0] != "show":
@@ -142,10 +147,10 @@ def _look(request: Request, asker: Asker) -> Page:
 def _watch(request: Request, asker: Asker, screen: Screen) -> Verdict:
     """Look until interrupted; how it was last."""
     watching = _load("watching")
-    following = request.verb == "events"
+    following = request.verb in ("events", "tail")
     seen: Iterator[Page | ControlError]
     if following:
-        seen = watching.follow(request, asker)
+        seen = _load("tailing" if request.verb == "tail" else "watching").follow(request, asker)
     else:
         seen = watching.looks(partial(_look, request, asker), request.watch_s, asker.clock.sleep)
     verdict = Verdict.OK

@@ -20,7 +20,11 @@ WAIT_S: Final = 30.0
 """The same for `wait`, in all."""
 RELOAD_S: Final = 10.0
 """The same for `reload`: longer than the supervisor takes to say that it takes longer."""
+MANAGE_S: Final = 30.0
+"""The same for `start`, `stop` and `restart` in all, where the tables of the workers do not allow more."""
 WATCH_S: Final = 2.0
+FOLLOW_S: Final = 0.5
+"""Between two looks of `tail -f`."""
 UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 LEVELS: Final = ("live", "ready", "full")
 STATES: Final = ("closed", "open", "half-open", "forced-open", "disabled", "metrics-only")
@@ -67,6 +71,9 @@ class Request:
     reason: str = ""
     exit_code: str = STYLES[0]
     help: bool = False
+    wide: bool = False
+    patience_said: bool = False
+    """Whether --timeout was typed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +90,18 @@ class Verb:
 EVERYWHERE: Final = ("--socket", "--json", "--timeout", "--no-color", "--exit-code", "--help")
 VERBS: Final[dict[str, Verb]] = {
     "health": Verb("[live|ready|full]", "Is everything well? Exit code 0, 3 or 4", ("--watch", "--fail-on")),
-    "status": Verb("", "The supervisor's own processes, as in Supervisor", ("--watch",)),
+    "status": Verb("", "The supervisor's own processes and the managed ones, as in Supervisor", ("--watch",)),
+    "start": Verb("{NAME|NAME:2|all}", "Start managed workers, and wait until they run"),
+    "stop": Verb("{NAME|NAME:2|all}", "Stop managed workers, and wait until they have ended"),
+    "restart": Verb("{NAME|NAME:2|all}", "Stop managed workers and start them again, and wait"),
+    "tail": Verb("NAME [COUNT]", "The last lines that a managed worker logged; -f follows", ("--follow",)),
     "breakers": Verb("", "Every breaker with its state, one a line", ("--watch",)),
     "breaker": Verb(
         "{show|open|close|disable|enable|metrics-only|reset|force-open} NAME",
         "One breaker in full, or a command to it",
         ("--watch", "--for", "--reason"),
     ),
-    "workers": Verb("", "Every attached worker process, one a line", ("--watch",)),
+    "workers": Verb("", "Every attached worker process, one a line", ("--watch", "--wide")),
     "stats": Verb("", "Counts of all calls and durations, by breaker", ("--watch",)),
     "events": Verb("[COUNT]", "What happened last; --watch follows", ("--watch",)),
     "errors": Verb("[BREAKER]", "Counts by exception class, and when each was last seen", ("--watch",)),
@@ -101,6 +112,8 @@ VERBS: Final[dict[str, Verb]] = {
     "version": Verb("", "Versions of this command and of the supervisor"),
     "help": Verb("[VERB]", "This text, or that of one verb"),
 }
+MANAGING: Final = ("start", "stop", "restart")
+_PATIENCE: Final = {"wait": WAIT_S, "reload": RELOAD_S, **dict.fromkeys(MANAGING, MANAGE_S)}
 _VALUED: Final = frozenset({"--socket", "--timeout", "--fail-on", "--for", "--reason", "--exit-code"})
 
 
@@ -137,6 +150,8 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             words.extend(rest)
         elif argument == "-h":
             flags["--help"] = ""
+        elif argument == "-f":
+            flags["--follow"] = ""
         elif not argument.startswith("-") or argument == "-":
             words.append(argument)
         else:
@@ -159,9 +174,13 @@ def _values(flags: dict[str, str], verb: str) -> dict[str, Any]:
     values: dict[str, Any] = {"json": "--json" in flags, "colour": "--no-color" not in flags}
     if "--socket" in flags:
         values["socket"] = flags["--socket"]
+    if "--follow" in flags:
+        values["watch_s"] = FOLLOW_S
     if "--watch" in flags:
         values["watch_s"] = _seconds("--watch", flags["--watch"] or f"{WATCH_S}", 0.05, 3600.0)
-    values["timeout_s"] = {"wait": WAIT_S, "reload": RELOAD_S}.get(verb, TIMEOUT_S)
+    values["timeout_s"] = _PATIENCE.get(verb, TIMEOUT_S)
+    values["wide"] = "--wide" in flags
+    values["patience_said"] = "--timeout" in flags
     if "--timeout" in flags:
         values["timeout_s"] = _seconds("--timeout", flags["--timeout"], 0.01, 86_400.0)
     if "--fail-on" in flags:
@@ -225,6 +244,12 @@ def _check_words(verb: str, words: tuple[str, ...], flags: dict[str, str]) -> No
         _at_most(verb, words, 1)
         if words and not (words[0].isascii() and words[0].isdigit()):
             raise UsageError(f"events takes a number of events, got {words[0]!r}", verb=verb)
+    elif verb in MANAGING:
+        if not words:
+            raise UsageError(f"{verb} needs the name of a managed worker, or all", verb=verb)
+        _at_most(verb, words, 1)
+    elif verb == "tail":
+        _check_tail(words)
     elif verb == "help":
         _at_most(verb, words, 1)
         if words:
@@ -248,6 +273,14 @@ def _check_breaker(words: tuple[str, ...], flags: dict[str, str]) -> None:
         raise UsageError(f"--for is for open, disable and metrics-only, not for {words[0]}", verb="breaker")
     if "--reason" in flags and words[0] == "show":
         raise UsageError("--reason is for commands, not for show", verb="breaker")
+
+
+def _check_tail(words: tuple[str, ...]) -> None:
+    if not words:
+        raise UsageError("tail needs the name of a managed worker", verb="tail")
+    _at_most("tail", words, 2)
+    if len(words) > 1 and not (words[1].isascii() and words[1].isdigit()):
+        raise UsageError(f"tail takes a number of lines, got {words[1]!r}", verb="tail")
 
 
 def _check_wait(words: tuple[str, ...]) -> None:

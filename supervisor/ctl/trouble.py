@@ -59,10 +59,10 @@ def explain(error: BreakerdError, path: str, commanding: bool = False) -> Troubl
         return Trouble(Verdict.UNAVAILABLE, "denied", f"{who} may not do this: {error}", action)
     if isinstance(error, ControlRefused):
         action = {
-            "unknown": "see the names: supervisorctl breakers",
+            "unknown": "see the names: supervisorctl breakers; of managed workers: supervisorctl status",
             "unconfigured": "restart it with one: breakerd run --config FILE, or /etc/breakerd/breakerd.toml",
             "late": "see what holds it up: supervisorctl health; what is in force: supervisorctl config show",
-            "ambiguous": "say which, with its namespace: NAMESPACE/NAME",
+            "ambiguous": "say which, with its namespace: NAMESPACE/NAME; of workers with its number: NAME:2",
         }.get(error.code, "see: supervisorctl health")
         return Trouble(Verdict.REFUSED, error.code, str(error), action)
     if isinstance(error, ProtocolError):
@@ -91,7 +91,7 @@ def _unavailable(error: SupervisorUnavailable, path: str, commanding: bool) -> T
     else:
         action = "it was restarted meanwhile: try again"
     if commanding and error.reason in ("timeout", "closed"):
-        look = "supervisorctl breaker show NAME (after a reload: config show)"
+        look = "supervisorctl breaker show NAME (after a reload: config show; of workers: status)"
         action = f"whether it was done is not known, look: {look}; then: {action}"
     return Trouble(Verdict.UNAVAILABLE, error.reason, text, action)
 

@@ -6,14 +6,23 @@ import difflib
 from typing import Final
 
 from supervisor.ctl.page import Page
-from supervisor.ctl.parse import EVERYWHERE, RELOAD_S, TIMEOUT_S, VERBS, WAIT_S, WATCH_S, Request, UsageError
+from supervisor.ctl.parse import (
+    EVERYWHERE,
+    RELOAD_S,
+    TIMEOUT_S,
+    VERBS,
+    WAIT_S,
+    WATCH_S,
+    Request,
+    UsageError,
+)
 
 FLAGS: Final = {
     "--socket": ("PATH", "the supervisor's socket; else BREAKERD_SOCKET, else the default places"),
     "--json": ("", "print the supervisor's answer as JSON"),
     "--timeout": (
         "TIME",
-        f"how long to wait for an answer ({TIMEOUT_S:g}s; reload: {RELOAD_S:g}s; wait: {WAIT_S:g}s in all)",
+        f"how long to wait: {TIMEOUT_S:g}s; reload {RELOAD_S:g}s; wait, start, stop, restart {WAIT_S:g}s",
     ),
     "--no-color": ("", "plain columns also on a terminal (as NO_COLOR in the environment)"),
     "--exit-code": (
@@ -22,6 +31,8 @@ FLAGS: Final = {
     ),
     "--help": ("", "this text"),
     "--watch": ("[=TIME]", f"look again and again (every {WATCH_S:g}s)"),
+    "--follow": ("", "go on showing lines as they come (or -f)"),
+    "--wide": ("", "with memory, processor time, threads and descriptors of each"),
     "--fail-on": ("warn", "treat a warning as a failure"),
     "--for": ("TIME", "how long a manual state lasts: 30s, 10m, 2h, 1d or forever (1h)"),
     "--reason": ("TEXT", "why; shown to everybody who looks at the breaker"),

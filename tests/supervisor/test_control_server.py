@@ -12,6 +12,7 @@ import pytest
 from supervisor.actor import Stage
 from supervisor.connections import Connections
 from supervisor.control_server import ControlServer
+from supervisor.managed import Order
 from supervisor.settings import SupervisorSettings
 from tests.supervisor.answering import Answers, request
 from tests.supervisor.conversation import FACTS
@@ -50,3 +51,34 @@ def test_an_unknown_verb_is_refused() -> None:
     stage, answers = served(dict)
     stage.post("control", request(1, "dance"))
     assert answers.refusals[1][0] == "verb"
+
+
+def test_orders_are_for_commanders_alone() -> None:
+    """Looking, also at a log, is for whoever may open the socket."""
+    stage, answers = served(dict)
+    managed = Desk()
+    stage.add(managed)
+    for connection, verb in enumerate(("start", "stop", "restart")):
+        stage.post("control", request(connection, verb, uid=54_321, name="web"))
+    stage.post("control", request(8, "stop", uid=0, name="web"))
+    stage.post("control", request(9, "tail", uid=54_321, name="web"))
+    assert {number: code for number, (code, _) in answers.refusals.items()} == dict.fromkeys(
+        range(3), "denied"
+    )
+    assert [order.request.connection for order in managed.orders] == [8, 9]
+
+
+class Desk:
+    """Where orders go."""
+
+    name = "managed"
+
+    def __init__(self) -> None:
+        self.orders: list[Order] = []
+
+    def receive(self, message: Order) -> None:
+        """Keep it."""
+        self.orders.append(message)
+
+    def restart(self) -> None:
+        """Nothing to forget."""

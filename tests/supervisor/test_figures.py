@@ -140,18 +140,19 @@ def test_one_measuring_at_a_time_serves_all_who_asked_before_it() -> None:
     assert (desk.served(), desk.threads, desk.refusals) == ([1, 2, 3], [], {})
 
 
-def test_without_a_thread_who_asks_is_refused() -> None:
-    """And can ask again: no actor fails for it."""
+def test_without_a_thread_there_are_no_figures_and_an_answer() -> None:
+    """No actor fails for it, and the next one is measured."""
     desk = Desk()
     desk.without_thread = True
     for connection in range(20):
         desk.ask(connection)
-    assert {code for code, _ in desk.refusals.values()} == {"busy"}
-    assert len(desk.refusals) == 20
+    assert desk.served() == list(range(20))
+    assert all(message.usage == {} for message in desk.measured)
     desk.without_thread = False
     desk.ask(99)
     desk.finish()
-    assert desk.served() == [99]
+    assert (desk.served()[-1], set(desk.measured[-1].usage)) == (99, {os.getpid()})
+    assert (desk.refusals, desk.stage.restarts()["figures"]) == ({}, 0)
 
 
 def test_not_more_wait_than_may() -> None:

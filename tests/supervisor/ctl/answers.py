@@ -132,6 +132,27 @@ def status(state: str = "RUNNING") -> dict[str, Any]:
     }
 
 
+def managed(title: str, state: str, pid: int = 0, since: float = 10.0, **more: Any) -> dict[str, Any]:
+    """One managed process of a status."""
+    table, _, number = title.partition(":")
+    about = {"table": table, "number": int(number or 1), "internal": False, "since": since, "since_s": 5.0}
+    about |= {"restarts": 0, "last_exit": "", "log_gaps": 0}
+    about |= {key: value for key, value in more.items() if key in about}
+    row = {"name": title, "state": state, "pid": pid, "uptime_s": 62.4 if pid else 0.0}
+    return {**row, "description": more.get("description", ""), "managed": about}
+
+
+def status_of(*processes: dict[str, Any]) -> dict[str, Any]:
+    """A status with these managed processes."""
+    answer = status()
+    return {**answer, "processes": [*answer["processes"], *processes]}
+
+
+def tail(*lines: str, position: str = "7:1:100", lost: bool = False) -> dict[str, Any]:
+    """Lines of a log."""
+    return {"schema": 1, "name": "web:1", "lines": list(lines), "position": position, "lost": lost}
+
+
 def event(number: int, text: str = "shop/database: CLOSED -> OPEN: 5 failures in a row") -> dict[str, Any]:
     """One event."""
     return {

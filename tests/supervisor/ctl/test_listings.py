@@ -61,6 +61,47 @@ def test_workers_one_a_line(stage: Stage, ctl: Ctl) -> None:
     assert ctl("workers").lines[1].split() == row
 
 
+def test_wide_workers_have_what_each_costs(stage: Stage, ctl: Ctl) -> None:
+    """A blank where it is not known; without --wide it is not even asked for."""
+    answer = answers.workers()
+    other = {**answer["workers"][0], "id": "cdcdcdcd"}
+    costs = {"rss_bytes": 52_848_230, "cpu_s": 12.345, "threads": 7}
+    stage.script["workers"] = {"schema": 1, "workers": [{**answer["workers"][0], **costs, "fds": 31}, other]}
+    lines = ctl("workers", "--wide").lines
+    assert lines[0].split()[-5:] == words("RSS CPU THREADS FDS ISOLATED")
+    assert lines[1].split()[-5:] == words("50.4M 12.35s 7 31 shop/database")
+    assert lines[2].split()[-5:] == words("- - - - shop/database")
+    narrow = ctl("workers")
+    assert "RSS" not in narrow.out
+    assert stage.asked == [{"verb": "workers", "wide": True}, {"verb": "workers"}]
+    assert problems("workers", ctl("workers", "--wide", "--json").json) == []
+
+
+def test_status_has_managed_processes(stage: Stage, ctl: Ctl) -> None:
+    """In Supervisor's columns: what runs with its pid, the rest with the reason; exit code 3 for these."""
+    stage.script["status"] = answers.status_of(
+        answers.managed("web:1", "RUNNING", 77),
+        answers.managed(
+            "web:2", "RUNNING", 78, restarts=2, description="restarted 2 times, last exit code 1"
+        ),
+        answers.managed("mail", "STARTING", 79),
+        answers.managed("old", "FATAL", description="exit code 1, restarted 5 times"),
+        answers.managed("idle", "STOPPED", description="not started"),
+    )
+    ran = ctl("status")
+    assert [line.split(maxsplit=2) for line in ran.lines[2:]] == [
+        ["web:1", "RUNNING", "pid 77, uptime 0:01:02"],
+        ["web:2", "RUNNING", "pid 78, uptime 0:01:02, restarted 2 times, last exit code 1"],
+        ["mail", "STARTING", "pid 79"],
+        ["old", "FATAL", "exit code 1, restarted 5 times"],
+        ["idle", "STOPPED", "not started"],
+    ]
+    assert ran.code == 3
+    asked = ctl("status", "--json")
+    assert problems("status", asked.json) == []
+    assert stage.asked == [{"verb": "status"}, {"verb": "status", "wide": True}]
+
+
 def test_stats_have_every_kind_and_what_was_lost(stage: Stage, ctl: Ctl) -> None:
     """The numbers of each breaker, their sum, and losses by their names."""
     stage.script["stats"] = answers.stats()

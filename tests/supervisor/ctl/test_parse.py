@@ -96,12 +96,34 @@ def test_wait_has_a_longer_time_limit_than_a_look() -> None:
         "config show FILE",
         "config check a b",
         "help me",
+        "start",
+        "stop a b",
+        "restart --watch web",
+        "tail",
+        "tail web many",
+        "tail web 5 6",
+        "tail --watch web",
+        "status --wide",
     ],
 )
 def test_what_cannot_be_meant_is_refused(line: str) -> None:
     """Every line that has no meaning raises, and none is carried out in part."""
     with pytest.raises(UsageError):
         parse(line.split())
+
+
+def test_managing_has_its_own_patience() -> None:
+    """What was said is kept to; what was not said is found out."""
+    assert parse(["stop", "web:2"]) == Request("stop", ("web:2",), timeout_s=30.0)
+    told = parse(["restart", "all", "--timeout", "5m"])
+    assert (told.timeout_s, told.patience_said) == (300.0, True)
+
+
+def test_following_is_looking_again_and_again() -> None:
+    """In one letter, too, wherever it stands."""
+    for line in ("tail -f web 5", "tail web 5 --follow", "-f tail web 5"):
+        assert parse(line.split()) == Request("tail", ("web", "5"), watch_s=0.5)
+    assert parse(["workers", "--wide", "--json"]) == Request("workers", json=True, wide=True)
 
 
 def test_the_wrong_order_is_told_the_right_one() -> None:
