@@ -78,14 +78,15 @@ class ProbeTable:
     interval_s: float = 5.0
     """Seconds from one probe to the next (0.1 to 86,400)."""
     interval_max_s: float = 60.0
-    """The interval doubles with each probe that fails, up to this; an opening takes it back to interval_s
-    (interval_s to 86,400)."""
+    """From the fall-th failure in a row on the interval doubles, up to this; a pass or an opening takes it
+    back to interval_s (interval_s to 86,400)."""
     timeout_s: float = 2.0
     """Seconds that a probe may take; one second later its prober is killed (0.05 to 300)."""
     rise: int = 2
     """Passes in a row, begun after the opening, that let the trials begin (1 to 100)."""
     fall: int = 3
-    """Failures in a row that open a closed breaker, where preventive is true (1 to 100)."""
+    """Failures in a row after which the interval grows, and that open a closed breaker, where preventive is
+    true (1 to 100)."""
     jitter: float = 0.1
     """Share of the interval that is added at random (0 to 1)."""
     preventive: bool = False

@@ -51,10 +51,10 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "roster",
         "engine",
         # the daemon's actors, and what they touch
-        "actor breaker_views connections decode errand health timers",
+        "actor breaker_views connections decode errand health probe_schedule timers",
         "mind source views",
-        "intake",
-        "attachments intake_actor start",
+        "intake probes",
+        "attachments intake_actor start talks",
         "commanders disk_actor figures hello managed",
         "reload selfcheck",
         "control_server",

@@ -16,7 +16,6 @@ import contextlib
 import importlib
 import json
 import logging
-import os
 import signal
 import socket
 import time
@@ -161,17 +160,17 @@ def _not_asked(error: Exception) -> bool:
     return found.origin is Origin.CONFIGURATION and found.error_type in NOT_LET_IN
 
 
-def main(talk: int) -> None:
-    """Serve the supervisor at the other end of this descriptor until it and its nursery are gone."""
+def main(talk: socket.socket) -> None:
+    """Serve the supervisor at the other end of this socket until it and its nursery are gone."""
 
     def stop(_number: int, _frame: object) -> None:
         raise Stop
 
     signal.signal(signal.SIGTERM, stop)
-    os.set_inheritable(talk, False)
+    talk.set_inheritable(False)
     try:
-        with socket.socket(fileno=talk) as link:
-            Prober(link).run()
+        with talk:
+            Prober(talk).run()
     except Stop:
         log.info("asked to end")
     except ConnectionError:

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-PROGRAM: Final = "import sys; from workers.prober import main; main(int(sys.argv[1]))"
+PROGRAM: Final = (
+    "import socket, sys; from workers.prober import main; main(socket.socket(fileno=int(sys.argv[1])))"
+)
 CANARY: Final = "c4n4ry-9f1e"
 SHORT_S: Final = 0.4
 """The time of a probe that is to run out."""
