@@ -6,16 +6,20 @@ The shape is pinned by `tests/schemas/breaker.json`. Neighbours: `views` (the ot
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from ipc.circuit import NEVER
 from ipc.vocabulary import Tally
 from supervisor.engine import Engine
+from supervisor.facts import ProbeWait
 from supervisor.host_breaker import HostBreaker
 
 
-def one_breaker(engine: Engine, breaker: HostBreaker, now: float) -> dict[str, Any]:
-    """Everything about one breaker."""
+def one_breaker(
+    engine: Engine, breaker: HostBreaker, waits: Mapping[str, ProbeWait], now: float
+) -> dict[str, Any]:
+    """Everything about one breaker; `waits` is how long probes wait for a prober, by table."""
     judge = breaker.breaker
     window = judge.totals
     return {
@@ -44,18 +48,21 @@ def one_breaker(engine: Engine, breaker: HostBreaker, now: float) -> dict[str, A
         "critical": breaker.critical,
         "opened_total": judge.opened_total,
         "would_open_total": judge.would_open_total,
-        "probe": _probe(engine, breaker, now),
+        "probe": _probe(engine, breaker, waits, now),
         "ramp": _ramp(breaker, now),
         "ramped_total": breaker.metrics.tallies[Tally.RAMPED],
     }
 
 
-def _probe(engine: Engine, breaker: HostBreaker, now: float) -> dict[str, Any] | None:
+def _probe(
+    engine: Engine, breaker: HostBreaker, waits: Mapping[str, ProbeWait], now: float
+) -> dict[str, Any] | None:
     """What the probe that speaks for the breaker said last; None = it has none."""
     watch = engine.catalogue.watch_of(breaker)
     if watch is None:
         return None
     said = watch.ended > NEVER
+    wait = waits.get(watch.rule.table, ProbeWait())
     return {
         "table": watch.rule.table,
         "verdict": watch.verdict or None,
@@ -67,6 +74,8 @@ def _probe(engine: Engine, breaker: HostBreaker, now: float) -> dict[str, Any] |
         "fall": watch.rule.fall,
         "preventive": watch.rule.preventive,
         "holds": breaker.breaker.host.held(now),
+        "wait_last_s": wait.last_s,
+        "wait_max_s": wait.max_s,
     }
 
 

@@ -152,6 +152,15 @@ class Catalogue:
         exact = breaker.name
         return self.watches.get(exact if exact in self.configured else breaker.short)
 
+    def probe_of(self, name: str) -> str:
+        """The table whose probe is meant by a breaker's name, full or short, or by the table's own; empty =
+        there is none. Raises BreakerNotFound.
+        """
+        if name in self.watches:
+            return name
+        watch = self.watch_of(self.named[self.resolve(name)])
+        return "" if watch is None else watch.rule.table
+
     def _gate(self, breaker: HostBreaker, now: float) -> None:
         """Let the probe's last words, or that there is none, act on a breaker."""
         watch, judge = self.watch_of(breaker), breaker.breaker

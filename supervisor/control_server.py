@@ -31,6 +31,7 @@ from supervisor.hello import Greeter, HelloRefused, Joining, Welcome, user_name
 from supervisor.managed import VERBS, Order
 from supervisor.messages import Command, Message, PermitAsked, PermitReturned, Refused
 from supervisor.mind import Mind, Tell, Told
+from supervisor.probes import ProbeNow
 from supervisor.reload import Asked
 from supervisor.settings import SupervisorSettings
 
@@ -297,6 +298,21 @@ class ControlServer:
         if not self.stage.post("managed", Order(request, user)):
             self._refuse(request)
 
+    def _probe(self, request: Request) -> None:
+        """Answered by the actor `probes`, when the probe has ended: it dials the dependency, so that it is a
+        command.
+        """
+        name = request.body.get("name")
+        if not isinstance(name, str):
+            raise RequestRefused("bad", "name must be that of a breaker, or of a table with a probe")
+        user = user_name(request.peer.uid)
+        self._check_commander(request.peer, user, f"probe {name:.60}")
+        table = self._mind.engine.catalogue.probe_of(name)
+        if not table:
+            raise RequestRefused("unprobed", f"{name} has no probe in the configuration")
+        if not self.stage.post("probes", ProbeNow(table, request)):
+            self._refuse(request)
+
     def _tail(self, request: Request) -> None:
         """Answered by the actor `managed`."""
         if not self.stage.post("managed", Order(request)):
@@ -353,6 +369,7 @@ _VERBS: Final[Mapping[str, _Handler]] = {
     "permit": ControlServer._permit,
     "command": ControlServer._command,
     "reload": ControlServer._reload,
+    "probe": ControlServer._probe,
     **dict.fromkeys(VERBS, ControlServer._order),
     "tail": ControlServer._tail,
     "config": ControlServer._configuration,

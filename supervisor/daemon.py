@@ -41,11 +41,14 @@ from supervisor.managed import Accepted, Managed, State
 from supervisor.managed import Look as LookAtOrders
 from supervisor.messages import Tick, WorkerForgotten, WorkerLeft
 from supervisor.mind import Mind, Tell
+from supervisor.probes import Look as LookAtProbes
+from supervisor.probes import Probes, Reconfigured
 from supervisor.reload import Answered, Asked, Reload
 from supervisor.reload import Look as LookAtReload
 from supervisor.selfcheck import examine
 from supervisor.settings import SupervisorSettings
 from supervisor.steps import crash_at
+from supervisor.talks import Talks
 from supervisor.timers import Timer
 
 log = logging.getLogger("breakerd.daemon")
@@ -55,6 +58,8 @@ EXIT_ACTOR: Final = 70
 EXIT_CONFIGURATION: Final = 78
 HEARTBEAT_S: Final = 0.1
 SWEEP_S: Final = 0.2
+PROBES_S: Final = 0.1
+"""How often it is looked which probe is due, and which prober is late."""
 STATUS_S: Final = 1.0
 """How often systemd is told how things are, if they changed."""
 STATUS_BYTES_MAX: Final = 2000
@@ -112,6 +117,8 @@ class Daemon:
         self._reload = Reload(told, self._to_nursery, Errand(later), self._apply, time.monotonic, self._step)
         self._managed = Managed(self._to_nursery, inherited.runtime, told.workers, time.monotonic)
         self._figures = Figures(self._subjects, Errand(later))
+        self._talks = Talks(loop, lambda message: self._stage.post("probes", message), self._to_nursery)
+        self._probes = Probes(self._mind.openings, self._talks, time.monotonic, random.random)
         self._reload.problem = inherited.config_problem
         self._connections = self._seat(told)
         self._ticking = Timer(loop, told.tick_s, self._tick)
@@ -121,7 +128,7 @@ class Daemon:
     def _seat(self, told: SupervisorSettings) -> Connections:
         """Give every actor its mailbox, and whoever answers the connections."""
         actors = (self._mind, self._reader, self._control, self._disk, self._reload)
-        for actor in (*actors, self._managed, self._figures):
+        for actor in (*actors, self._managed, self._figures, self._probes):
             actor.stage = self._stage
             self._stage.add(actor)
         connections = Connections(
@@ -131,7 +138,7 @@ class Daemon:
             lambda request: self._stage.post("control", request),
             _limits(told),
         )
-        for answering in (self._control, self._reload, self._managed, self._figures):
+        for answering in (self._control, self._reload, self._managed, self._figures, self._probes):
             answering.connections = connections
         return connections
 
@@ -191,6 +198,10 @@ class Daemon:
         self._every(SWEEP_S, lambda: self._stage.post("managed", LookAtOrders()))
         self._every(SWEEP_S, self._attachments.remind)
         self._every(SWEEP_S, self._mind.make_room)
+        self._stage.post("probes", Reconfigured(self._control.settings.probes()))
+        for talk in self._inherited.probers:
+            self._talks.add(talk.title, talk.pid, talk.socket)
+        self._every(PROBES_S, lambda: self._stage.post("probes", LookAtProbes()))
         self._connections.start()
         descriptors.send(self._channel, descriptors.READY)
         if self._inherited.managed:
@@ -211,6 +222,7 @@ class Daemon:
         self._greeter.settings = self._control.settings = new
         self._managed.tables = new.workers
         self._connections.limits = _limits(new)
+        self._stage.post("probes", Reconfigured(new.probes()))
         self._ticking.every(new.tick_s)
         self._copying.every(new.disk_interval_s)
 
@@ -244,6 +256,9 @@ class Daemon:
         """What the nursery sends: descriptors were closed; or nothing any more, because it died."""
         while (got := descriptors.receive(self._channel)) is not None:
             data, numbers = got
+            if data[:1] == descriptors.PROBER and len(numbers) == 1:
+                told = json.loads(data[1:])
+                self._talks.add(told["title"], told["pid"], numbers.pop())
             descriptors.close_all(numbers)
             if not data:
                 log.error("the nursery is gone: writing the last checkpoint")
@@ -313,6 +328,8 @@ class Daemon:
             accept_emfile=self._connections.refused_emfile,
             turned_away_at=self._connections.turned_away_at,
             ring_used=self._attachments.ring_used(),
+            probe_waits=self._probes.waits(),
+            probers=self._probes.probers,
             managed=self._managed.processes(),
         )
 

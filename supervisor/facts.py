@@ -47,6 +47,14 @@ class ManagedProcess:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeWait:
+    """How long the probes of one table waited for a free prober, from due to asked."""
+
+    last_s: float = 0.0
+    max_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """The supervisor's own circumstances. A problem is a sentence; empty = there is none."""
 
@@ -82,3 +90,7 @@ class Facts:
     """By pid, where it was asked for and can be known."""
     ring_used: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """(used, all) slots of the ring by worker, of workers whose segment is here."""
+    probe_waits: Mapping[str, ProbeWait] = field(default_factory=dict)
+    """How long the probes of each table wait for a free prober."""
+    probers: tuple[str, ...] = ()
+    """Titles of the probers that live."""

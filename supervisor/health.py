@@ -27,6 +27,8 @@ FRESH_S: Final = 60.0
 """For how long something lost, or an actor that failed, is a warning."""
 OUTPUT_MAX: Final = 2000
 """Characters of the sentence that sums up what is not well."""
+PROBE_WAIT_MAX_S: Final = 5.0
+"""A probe that waits so long for a free prober is a warning."""
 NAMED_MAX: Final = 3
 """Breakers, and managed processes, that the sentence for systemd names."""
 _WORST: Final = {"pass": 0, "warn": 1, "fail": 2}
@@ -105,6 +107,15 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
+def _probers(facts: Facts) -> Check:
+    """Whether probes find a free prober: those that hang take one each, until it is killed."""
+    table, wait = max(facts.probe_waits.items(), key=lambda one: one[1].last_s)
+    if wait.last_s < PROBE_WAIT_MAX_S:
+        return Check("supervisor:probe_wait", "pass", value=f"{wait.last_s:.2f} s")
+    text = f"the probe of {table} waits {wait.last_s:.0f} s for one of {_count(len(facts.probers), 'prober')}"
+    return Check("supervisor:probe_wait", "warn", text, f"{wait.last_s:.2f} s")
+
+
 def _checkpoint(facts: Facts) -> Check:
     if facts.checkpoint_problem:
         text = f"the checkpoint cannot be written: {facts.checkpoint_problem}"
@@ -132,6 +143,8 @@ def _supervisor(engine: Engine, facts: Facts, now: float) -> Iterator[Check]:
         text = f"the actor {actor} failed and was restarted" if fresh else ""
         yield Check(f"supervisor:actor:{actor}", "warn" if fresh else "pass", text, restarts)
     yield _connections(facts, now)
+    if facts.probe_waits:
+        yield _probers(facts)
     at, what = engine.counting.disorder_at, engine.counting.disorder
     if at is not None and now - at < FRESH_S:
         yield Check("supervisor:outcomes", "warn", f"{what}, {max(0.0, now - at):.0f} s ago", "disorder")

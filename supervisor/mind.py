@@ -20,6 +20,7 @@ from supervisor.engine import Engine
 from supervisor.image import Loaded, read_image
 from supervisor.journal import Journal
 from supervisor.messages import Answer, Effect, Message, Refused, Tick, from_plain, to_plain
+from supervisor.probe_watch import Probing
 from supervisor.steps import Step
 
 log = logging.getLogger("breakerd.mind")
@@ -81,6 +82,10 @@ class Mind:
         self._dice = dice
         self._step = step
         self._again_at = -math.inf
+
+    def openings(self) -> tuple[Probing, ...]:
+        """Which probes the breakers wait for. The engine is another one after a restart: ask each time."""
+        return self.engine.catalogue.probing()
 
     def receive(self, message: Tell) -> None:
         """Handle, commit, deliver, tell the sender."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ipc.circuit import NEVER
+from supervisor.facts import ProbeWait
 from supervisor.probe_watch import ERROR, PASSED, Probing
 from supervisor.settings_probe import ProbeTable
 
@@ -33,14 +34,6 @@ class Task:
     """Who waits for it; empty = the schedule."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """How long probes of one table waited for a free prober, s."""
-
-    last_s: float = 0.0
-    max_s: float = 0.0
-
-
 @dataclass(slots=True)
 class _Row:
     """One table's place in the schedule."""
@@ -53,7 +46,7 @@ class _Row:
     bad: int = 0
     """Verdicts in a row that were no pass."""
     opened_at: float = NEVER
-    wait: Wait = field(default_factory=Wait)
+    wait: ProbeWait = field(default_factory=ProbeWait)
 
 
 class Schedule:
@@ -119,7 +112,7 @@ class Schedule:
         name = self._queue.popleft()
         row = self._rows[name]
         waited_s = max(0.0, now - row.due)
-        row.wait = Wait(waited_s, max(row.wait.max_s, waited_s))
+        row.wait = ProbeWait(waited_s, max(row.wait.max_s, waited_s))
         return Task(name, row.table, row.due)
 
     def _fill(self, now: float) -> None:
@@ -172,12 +165,12 @@ class Schedule:
         """The longest time that any probe may take."""
         return max((row.table.timeout_s for row in self._rows.values()), default=0.0)
 
-    def waits(self, now: float) -> dict[str, Wait]:
+    def waits(self, now: float) -> dict[str, ProbeWait]:
         """By table: the last wait, or the present one if it is longer, and the longest so far."""
         found = {name: row.wait for name, row in self._rows.items()}
         self._fill(now)
         for name in self._queue:
             present = max(0.0, now - self._rows[name].due)
             wait = found[name]
-            found[name] = Wait(max(wait.last_s, present), max(wait.max_s, present))
+            found[name] = ProbeWait(max(wait.last_s, present), max(wait.max_s, present))
         return found

@@ -19,9 +19,10 @@ from typing import Any, Final, Protocol
 
 from supervisor.actor import Stage
 from supervisor.connections import Connections, Request
+from supervisor.facts import ProbeWait
 from supervisor.messages import ProbeEnded
 from supervisor.mind import Tell
-from supervisor.probe_schedule import Schedule, Task, Wait
+from supervisor.probe_schedule import Schedule, Task
 from supervisor.probe_watch import ERROR, FAILED, PASSED, Probing
 from supervisor.settings_probe import LATE_S, ProbeTable
 
@@ -142,7 +143,7 @@ class Probes:
         """Titles of the probers that live."""
         return tuple(title for title, _ in self._probers)
 
-    def waits(self) -> dict[str, Wait]:
+    def waits(self) -> dict[str, ProbeWait]:
         """How long the probes of each table wait for a free prober."""
         return self.schedule.waits(self._clock())
 

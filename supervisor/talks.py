@@ -31,7 +31,9 @@ READS_MAX: Final = 16
 class Talks:
     """Owns the sockets. `post` takes what happened, `send` reaches the nursery."""
 
-    def __init__(self, loop: Watcher, post: Callable[[Any], object], send: Callable[[bytes], object]) -> None:
+    def __init__(
+        self, loop: Watcher, post: Callable[[Any], object], send: Callable[[bytes, tuple[int, ...]], object]
+    ) -> None:
         self._loop = loop
         self._post = post
         self._send = send
@@ -85,7 +87,7 @@ class Talks:
     def kill(self, key: Key) -> None:
         """Have the nursery kill this life of a prober: it alone knows whether the pid is still its own."""
         title, pid = key
-        self._send(descriptors.KILL + json.dumps({"title": title, "pid": pid}).encode())
+        self._send(descriptors.KILL + json.dumps({"title": title, "pid": pid}).encode(), ())
 
     def kill_group(self, group: int) -> None:
         """Kill a program that a probe has started, with all that it started. Never this process's own."""

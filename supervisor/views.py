@@ -171,11 +171,13 @@ def _counters(asked: Question) -> list[dict[str, Any]]:
 
 def _breakers(asked: Question) -> dict[str, Any]:
     engine = asked.engine
-    return {"breakers": [one_breaker(engine, one, asked.now) for one in engine.catalogue.numbered]}
+    waits = asked.facts.probe_waits
+    return {"breakers": [one_breaker(engine, one, waits, asked.now) for one in engine.catalogue.numbered]}
 
 
 def _breaker(asked: Question) -> dict[str, Any]:
-    return {"breaker": one_breaker(asked.engine, _named(asked.engine, asked.body.get("name")), asked.now)}
+    breaker = _named(asked.engine, asked.body.get("name"))
+    return {"breaker": one_breaker(asked.engine, breaker, asked.facts.probe_waits, asked.now)}
 
 
 def _named(engine: Engine, name: Any) -> HostBreaker:

@@ -69,10 +69,10 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "main",
         # the command line
         "ctl.__init__ ctl.page",
-        "ctl.ask ctl.colour ctl.exits ctl.screen ctl.trouble",
+        "ctl.ask ctl.colour ctl.exits ctl.finding ctl.screen ctl.trouble",
         "ctl.parse",
-        "ctl.configuring ctl.doctor ctl.health ctl.listings ctl.managing ctl.reloading ctl.tailing",
-        "ctl.usage ctl.versions ctl.waiting",
+        "ctl.configuring ctl.doctor_probes ctl.health ctl.listings ctl.managing ctl.probing ctl.reloading",
+        "ctl.doctor ctl.tailing ctl.usage ctl.versions ctl.waiting",
         "ctl.breaker ctl.watching",
         "ctl.main",
     ),

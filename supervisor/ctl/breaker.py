@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Final
 
 from supervisor.ctl.ask import Asker
 from supervisor.ctl.listings import manual
 from supervisor.ctl.page import Page, Table, facts, span
 from supervisor.ctl.parse import COMMANDS, LASTING, Request
+
+WAIT_SHOWN_S: Final = 0.5
+"""A shorter wait for a prober is no news."""
 
 
 def fields(request: Request) -> dict[str, Any]:
@@ -72,6 +75,9 @@ def _probe(probe: dict[str, Any]) -> str:
     times = f", {probe['run']} in a row" if probe["verdict"] != "error" and probe["run"] > 1 else ""
     said = f"{probe['verdict']}{times}, {span(probe['age_s'])} ago, after {probe['took_s']:.3g} s"
     said += f": {probe['text']}" if probe["text"] else ""
+    waited = probe.get("wait_max_s", 0.0)
+    said += f"; waited {span(probe['wait_last_s'])} for a prober" if waited >= WAIT_SHOWN_S else ""
+    said += f" ({span(waited)} at most)" if waited >= WAIT_SHOWN_S else ""
     return f"{probe['table']}: {said}{'; the breaker waits for it' if probe['holds'] else ''}"
 
 

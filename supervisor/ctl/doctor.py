@@ -1,7 +1,8 @@
 """`doctor`: what an operator would otherwise learn at three in the morning; each finding says what to do.
 
 Works without a supervisor: most of it is looked up here, as this user. What only the daemon can see (its
-limits, its disk) it is asked for. Changes nothing. Neighbours: `places`, `trouble` (why nobody answers).
+limits, its disk) it is asked for. Changes nothing. Neighbours: `places`, `trouble` (why nobody answers),
+`doctor_probes` (what stands behind the breakers).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import Any, Final
 
 from ipc.errors import BreakerdError, ControlRefused
 from supervisor.ctl.ask import Asker, Clock, find
+from supervisor.ctl.doctor_probes import dependencies
+from supervisor.ctl.finding import Finding
 from supervisor.ctl.page import Page, Table, Verdict
 from supervisor.ctl.parse import Request
 from supervisor.ctl.trouble import explain
@@ -38,20 +41,6 @@ SLOW_S: Final = 1.0
 """A copy to the state directory is due each second."""
 _WORST: Final = ("pass", "warn", "fail")
 _VERDICTS: Final = {"pass": Verdict.OK, "warn": Verdict.WARN, "fail": Verdict.FAIL}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at; `action` is empty where there is nothing to do."""
-
-    check: str
-    status: str
-    text: str
-    action: str = ""
-
-    def to_json(self) -> dict[str, str]:
-        """As an entry of `findings`."""
-        return {"check": self.check, "status": self.status, "text": self.text, "action": self.action}
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +184,7 @@ def daemon(asker: Asker) -> Iterator[Finding]:
     yield space("runtime", told["runtime"]["path"], told["runtime"]["free_bytes"])
     yield space("state", told["state"]["path"], told["state"]["free_bytes"])
     yield copying(told["state"])
+    yield from dependencies(asker)
 
 
 def versions(theirs: str) -> Finding:

@@ -123,6 +123,8 @@ def _page(request: Request, asker: Asker, program: str) -> Page:
         page = _load("managing").command(request, asker)
     elif request.verb == "reload":
         page = _load("reloading").command(asker)
+    elif request.verb == "probe":
+        page = _load("probing").command(request, asker)
     elif request.verb == "breaker" and request.words[0] != "show":
         page = _load("breaker").command(request, asker, program)
     else:

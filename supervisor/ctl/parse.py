@@ -17,7 +17,7 @@ TIMEOUT_S: Final = 1.2
 """How long an answer is awaited when --timeout is not said: twice what a new daemon takes to begin, and with
 Python's own start on a busy machine still below 2 s."""
 WAIT_S: Final = 30.0
-"""The same for `wait`, in all."""
+"""The same for `wait`, in all, and for `probe`: a free prober and its drivers may have to be waited for."""
 RELOAD_S: Final = 10.0
 """The same for `reload`: longer than the supervisor takes to say that it takes longer."""
 MANAGE_S: Final = 30.0
@@ -105,6 +105,7 @@ VERBS: Final[dict[str, Verb]] = {
     "stats": Verb("", "Counts of all calls and durations, by breaker", ("--watch",)),
     "events": Verb("[COUNT]", "What happened last; --watch follows", ("--watch",)),
     "errors": Verb("[BREAKER]", "Counts by exception class, and when each was last seen", ("--watch",)),
+    "probe": Verb("NAME", "Ask now what stands behind a breaker. Exit code 0, 3 or 4"),
     "wait": Verb("{live|ready|breaker NAME STATE}", "Wait until it is so, at most --timeout seconds"),
     "reload": Verb("", "Read the configuration file again; if it is wrong, the old one stays"),
     "config": Verb("{check [FILE]|example|show}", "Check a file, print a commented one, or the one in use"),
@@ -113,7 +114,8 @@ VERBS: Final[dict[str, Verb]] = {
     "help": Verb("[VERB]", "This text, or that of one verb"),
 }
 MANAGING: Final = ("start", "stop", "restart")
-_PATIENCE: Final = {"wait": WAIT_S, "reload": RELOAD_S, **dict.fromkeys(MANAGING, MANAGE_S)}
+_PATIENCE: Final = {"wait": WAIT_S, "probe": WAIT_S, "reload": RELOAD_S, **dict.fromkeys(MANAGING, MANAGE_S)}
+_NAMING: Final = {"probe": "a breaker", **dict.fromkeys(MANAGING, "a managed worker, or all")}
 _VALUED: Final = frozenset({"--socket", "--timeout", "--fail-on", "--for", "--reason", "--exit-code"})
 
 
@@ -244,9 +246,9 @@ def _check_words(verb: str, words: tuple[str, ...], flags: dict[str, str]) -> No
         _at_most(verb, words, 1)
         if words and not (words[0].isascii() and words[0].isdigit()):
             raise UsageError(f"events takes a number of events, got {words[0]!r}", verb=verb)
-    elif verb in MANAGING:
+    elif verb in _NAMING:
         if not words:
-            raise UsageError(f"{verb} needs the name of a managed worker, or all", verb=verb)
+            raise UsageError(f"{verb} needs the name of {_NAMING[verb]}", verb=verb)
         _at_most(verb, words, 1)
     elif verb == "tail":
         _check_tail(words)

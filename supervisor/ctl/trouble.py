@@ -63,6 +63,7 @@ def explain(error: BreakerdError, path: str, commanding: bool = False) -> Troubl
             "unconfigured": "restart it with one: breakerd run --config FILE, or /etc/breakerd/breakerd.toml",
             "late": "see what holds it up: supervisorctl health; what is in force: supervisorctl config show",
             "ambiguous": "say which, with its namespace: NAMESPACE/NAME; of workers with its number: NAME:2",
+            "unprobed": "give it one: [breakers.NAME.probe]; see: supervisorctl config example",
         }.get(error.code, "see: supervisorctl health")
         return Trouble(Verdict.REFUSED, error.code, str(error), action)
     if isinstance(error, ProtocolError):

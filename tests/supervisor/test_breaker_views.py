@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from ipc.vocabulary import BreakerSettings, Tally
 from supervisor import views
+from supervisor.facts import ProbeWait
 from supervisor.messages import OutcomeBatch, ProbeRule
 from tests.schemas import problems
 from tests.supervisor.conversation import FACTS, FAILURE, SUCCESS, Host, taken
 
 SETTINGS = BreakerSettings(recovery_timeout=10.0, recovery_jitter=0.0, successes_to_close=1, ramp_s=30.0)
 
+WAITED = replace(FACTS, probe_waits={"database": ProbeWait(0.5, 4.0)})
+
 
 def shown(host: Host) -> dict[str, Any]:
     """The answer, as it arrives."""
     answer = views.answer(
-        host.engine, {"verb": "breaker", "name": "database"}, FACTS, host.now, 1_700_000_000.0
+        host.engine, {"verb": "breaker", "name": "database"}, WAITED, host.now, 1_700_000_000.0
     )
     arrived: dict[str, Any] = json.loads(json.dumps(answer, allow_nan=False))
     assert problems("breaker", arrived) == []
@@ -44,6 +48,7 @@ def test_a_probe_is_shown_with_its_last_words() -> None:
     """Before the first one there are none."""
     host = opened(ProbeRule("database", 2, 3, preventive=True, patience_s=20.0))
     rule = {"table": "database", "rise": 2, "fall": 3, "preventive": True}
+    rule |= {"wait_last_s": 0.5, "wait_max_s": 4.0}
     nothing = {"verdict": None, "text": "", "took_s": None, "age_s": None, "run": 0, "holds": False}
     assert shown(host)["probe"] == {**rule, **nothing}
     host.probed("failed", 0.5)

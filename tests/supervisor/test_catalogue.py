@@ -14,6 +14,7 @@ from supervisor.messages import (
     BreakerDeclared,
     Configured,
     Happened,
+    ProbeRule,
 )
 from tests.supervisor.conversation import FAILURE, Host, nonce
 
@@ -139,3 +140,18 @@ def test_a_host_full_of_breakers_says_so() -> None:
     assert [type(effect) for effect in effects] == [Happened]
     assert len(host.engine.catalogue.named) == BREAKERS_MAX
     assert host.engine.row_name(nonce("e"), 0) is None
+
+
+def test_a_probe_is_found_by_the_names_of_its_table_and_of_its_breakers() -> None:
+    """An exact table without a probe has none, whatever the one for every namespace says."""
+    host = Host()
+    host.say(Configured((("database", "", False), ("blog/database", "", False))))
+    host.probes(ProbeRule("database", 1, 1, False, 20.0))
+    for letter, namespace in (("a", "shop"), ("b", "blog")):
+        host.join(letter, namespace=namespace)
+        host.declare(letter, "database")
+    found = host.engine.catalogue
+    assert found.probe_of("database") == found.probe_of("shop/database") == "database"
+    assert found.probe_of("blog/database") == ""
+    with pytest.raises(BreakerNotFound):
+        found.probe_of("nothing")

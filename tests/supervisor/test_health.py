@@ -8,7 +8,7 @@ from typing import Any
 
 from ipc.vocabulary import BreakerSettings
 from supervisor import health
-from supervisor.facts import Facts, ManagedProcess
+from supervisor.facts import Facts, ManagedProcess, ProbeWait
 from supervisor.messages import Configured, OutcomeBatch, ProbeRule, WorkerQuarantined
 from tests.schemas import problems
 from tests.supervisor.conversation import FACTS, FAILURE, SUCCESS, Host, nonce, taken
@@ -209,6 +209,25 @@ def test_a_failed_actor_is_a_warning_for_a_minute() -> None:
     told = report(host, "full", facts)
     assert told["status"] == "pass"
     assert told["checks"]["supervisor:actor:intake"][0]["observedValue"] == 2
+
+
+def test_probes_that_find_no_free_prober_are_a_warning() -> None:
+    """Which one, how long, and of how many; a short wait is a figure."""
+    waits = {"cache": ProbeWait(0.5, 60.0), "database": ProbeWait(7.0, 60.0)}
+    facts = replace(FACTS, probe_waits=waits, probers=("prober:1", "prober:2"))
+    told = report(settled(), facts=facts)
+    assert told["checks"]["supervisor:probe_wait"] == [
+        {
+            "status": "warn",
+            "output": "the probe of database waits 7 s for one of 2 probers",
+            "observedValue": "7.00 s",
+        }
+    ]
+    assert told["status"] == "warn"
+    well = report(settled(), facts=replace(facts, probe_waits={"cache": waits["cache"]}))
+    assert well["checks"]["supervisor:probe_wait"][0]["observedValue"] == "0.50 s"
+    assert well["status"] == "pass"
+    assert "supervisor:probe_wait" not in report(settled())["checks"]
 
 
 def test_the_worst_comes_first() -> None:

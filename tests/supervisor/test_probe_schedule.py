@@ -6,7 +6,8 @@ import itertools
 from dataclasses import replace
 
 from ipc.circuit import NEVER
-from supervisor.probe_schedule import BY_HAND_MAX, Schedule, Task, Wait
+from supervisor.facts import ProbeWait
+from supervisor.probe_schedule import BY_HAND_MAX, Schedule, Task
 from supervisor.probe_watch import Probing
 from supervisor.settings_probe import ProbeTable
 
@@ -111,19 +112,19 @@ def test_the_queue_is_in_the_order_of_due_times() -> None:
         assert task is not None
         made.ended(task, "passed", 0.0, 0.0)
     assert [task.name for task in iter(lambda: made.take(10.0), None)] == ["b", "c", "a"]
-    assert made.waits(10.0) == {"a": Wait(1.0, 1.0), "b": Wait(7.0, 7.0), "c": Wait(4.0, 4.0)}
+    assert made.waits(10.0) == {"a": ProbeWait(1.0, 1.0), "b": ProbeWait(7.0, 7.0), "c": ProbeWait(4.0, 4.0)}
 
 
 def test_a_probe_that_waits_now_is_told_of_before_it_is_asked() -> None:
     """Else a queue that stands still would look like one that is empty."""
     made = schedule()
-    assert made.waits(2.0) == {"a": Wait(2.0, 2.0)}
+    assert made.waits(2.0) == {"a": ProbeWait(2.0, 2.0)}
     task = made.take(3.0)
     assert task is not None
     made.ended(task, "passed", 3.0, 3.0)
-    assert made.waits(4.0) == {"a": Wait(3.0, 3.0)}
+    assert made.waits(4.0) == {"a": ProbeWait(3.0, 3.0)}
     assert made.take(8.0) is not None
-    assert made.waits(8.0) == {"a": Wait(0.0, 3.0)}
+    assert made.waits(8.0) == {"a": ProbeWait(0.0, 3.0)}
 
 
 def test_who_wants_to_see_one_is_served_first() -> None:

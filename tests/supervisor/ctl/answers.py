@@ -51,6 +51,8 @@ PROBE = {
     "fall": 3,
     "preventive": False,
     "holds": True,
+    "wait_last_s": 0.01,
+    "wait_max_s": 0.02,
 }
 MANUAL = {"uid": 1000, "user": "deploy", "reason": "migration", "expires_in_s": 540.0}
 

@@ -44,6 +44,10 @@ def test_show_has_facts_isolated_workers_settings_and_conflicts(stage: Stage, ct
         ({"run": 1, "holds": False}, "database: failed, 2s ago, after 0.0123 s: connection refused"),
         ({"verdict": "error", "text": "", "holds": False}, "database: error, 2s ago, after 0.0123 s"),
         ({"verdict": None}, "database: not asked yet"),
+        (
+            {"run": 1, "text": "", "holds": False, "wait_last_s": 0.7, "wait_max_s": 4.0},
+            "database: failed, 2s ago, after 0.0123 s; waited 0.7s for a prober (4s at most)",
+        ),
     ],
 )
 def test_show_says_what_the_probe_said(stage: Stage, ctl: Ctl, changes: dict[str, Any], line: str) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from supervisor.ctl import doctor
-from supervisor.ctl.doctor import Caller, Finding
+from supervisor.ctl.doctor import Caller
+from supervisor.ctl.finding import Finding
 from supervisor.ctl.versions import installed
+from supervisor.settings import parse
 from tests.schemas import problems
 from tests.supervisor.ctl import answers
 from tests.supervisor.ctl.conftest import Ctl, No, Ran, Stage, Ticks
@@ -47,6 +49,7 @@ def consult(stage: Stage, ctl: Ctl, **changes: Any) -> Ran:
     """Ask with a daemon of this version that says these things of itself."""
     stage.script["version"] = answers.version(version=installed())
     stage.script["doctor"] = selfcheck(**changes)
+    stage.script.setdefault("config", {"schema": 1, "file": None, "config": parse("", "f").to_json()})
     os.chmod(stage.path, 0o660)
     return ctl("doctor", "--json", ticks=Ticks())
 

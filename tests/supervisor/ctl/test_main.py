@@ -64,5 +64,5 @@ def test_a_reader_that_has_seen_enough_is_no_error(stage: Stage) -> None:
 
 def test_every_verb_is_carried_out_by_somebody() -> None:
     """The table of verbs and the table of looks agree."""
-    assert set(VERBS) - set(LOOKS) == {"doctor", "wait", "help", "reload", *MANAGING}
+    assert set(VERBS) - set(LOOKS) == {"doctor", "wait", "help", "reload", "probe", *MANAGING}
     assert set(LOOKS) <= set(VERBS)
