@@ -22,7 +22,7 @@ FLAGS: Final = {
     "--json": ("", "print the supervisor's answer as JSON"),
     "--timeout": (
         "TIME",
-        f"for an answer: {TIMEOUT_S:g}s; reload {RELOAD_S:g}s; wait, probe, start, stop and restart {WAIT_S:g}s",
+        f"how long to wait: {TIMEOUT_S:g}s; reload {RELOAD_S:g}s; wait, probe, start, stop {WAIT_S:g}s",
     ),
     "--no-color": ("", "plain columns also on a terminal (as NO_COLOR in the environment)"),
     "--exit-code": (
