@@ -53,8 +53,8 @@ def key_of(key: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as it is named in an error: short."""
-    text = repr(value)
+    """A value as it is named in an error: short, and without the password of a URL in it."""
+    text = masked(repr(value))
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

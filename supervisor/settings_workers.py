@@ -219,9 +219,9 @@ class _Table:
             if not _VARIABLE.fullmatch(name):
                 self._wrong(f"environment.{key_of(name)}", 'must be a name without "=" and zero bytes')
             elif not isinstance(text, str) or "\0" in text:
-                self._wrong(
-                    f"environment.{key_of(name)}", f"must be text without zero bytes, got {shown(text)}"
-                )
+                # Not the value: it may be a secret, and mistakes go to the log and to health.
+                kind = type(text).__name__
+                self._wrong(f"environment.{key_of(name)}", f"must be text without zero bytes, got {kind}")
         return tuple(value.items())
 
     def _directory(self, value: Any) -> Any:

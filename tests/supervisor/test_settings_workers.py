@@ -134,7 +134,7 @@ backoff_max_s = 1
             "workers.web.memory_max: must be a whole number, got '12 elephants'",
             "workers.web.heartbeat_timeout_s: must be a number, got 'never'",
             'workers.web.environment."a=b": must be a name without "=" and zero bytes',
-            "workers.web.environment.OK: must be text without zero bytes, got 5",
+            "workers.web.environment.OK: must be text without zero bytes, got int",
             "workers.web.directory: must be an absolute path, got 'relative'",
             "workers.web.autostart: must be true or false, got 'yes'",
             "workers.web.log_level: must be one of , debug, info, warning, error, got 'loud'",
@@ -197,3 +197,13 @@ def test_any_value_of_any_key_is_good_or_named(key: str, value: object) -> None:
         json.dumps(found.to_json(), allow_nan=False)
     else:
         assert all(f"workers.x.{key}" in one or "backoff_max_s" in one for one in found)
+
+
+def test_a_mistake_names_no_secret() -> None:
+    """It goes to the log and to health: neither the password of a URL nor a value of the environment."""
+    text = '[workers.web]\ntarget = "redis://u:s3cret@h"\nenvironment = { A = ["s3cret"] }\nrestart = "a://u:s3cret@h"\n'
+    with pytest.raises(ConfigurationError) as caught:
+        parse(text, "f")
+    assert len(caught.value.errors) == 3
+    assert "s3cret" not in str(caught.value)
+    assert "u:***@h" in str(caught.value)
