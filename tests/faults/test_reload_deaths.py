@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import threading
 import time
@@ -16,9 +17,10 @@ import pytest
 
 from ipc.errors import ControlError, ControlRefused
 from tests.faults.effort import PATIENCE_S, effort
+from tests.faults.judge import judge
 from tests.faults.reloads import NEW, OLD, finish, in_force, loaded, reload, thresholds, write
 from tests.faults.test_supervisor_faults import wait_back
-from tests.live.house import House, spare_descriptors, unlimit_descriptors, wait_for
+from tests.live.house import House, alive, spare_descriptors, unlimit_descriptors, wait_for
 
 pytestmark = pytest.mark.timeout(PATIENCE_S)
 
@@ -143,6 +145,70 @@ def reloading(house: House) -> Iterator[list[bool]]:
     finally:
         over.set()
         thread.join()
+
+
+@pytest.mark.fault("J5")
+@pytest.mark.parametrize("turn", range(effort(3, 100)))
+def test_j5_a_nursery_that_dies_at_any_moment_leaves_the_file(build: Callable[..., House], turn: int) -> None:
+    """Reload after reload, and it is killed in one of them: the next start has the file and the counts."""
+    house = build(OLD).start()
+    hands = loaded(house, 1)
+    daemon, nursery = house.daemon_pid, house.nursery_pid
+    with reloading(house) as went:
+        wait_for("reloads", lambda: len(went) > 2 + turn % 5, 10.0)
+        os.kill(nursery, signal.SIGKILL)
+        assert house.nursery is not None
+        house.nursery.wait(5.0)
+        wait_for("the daemon has ended", lambda: not alive(daemon), 5.0)
+    assert all(went)
+    house.start()
+    assert house.config is not None
+    assert thresholds(house) == ((60, 60) if house.config.read_text() == NEW else (50, 50))
+    wait_back(house, len(hands))
+    finish(house, hands)
+
+
+TURNING: Final = """
+[workers.turning]
+target = "tests.live.managed_targets:calls"
+args = ["{ledgers}", "turn{turn}", 200]
+"""
+
+
+@pytest.mark.fault("J5")
+def test_j5_a_new_daemon_says_what_the_nursery_does(build: Callable[..., House]) -> None:
+    """Killed at random around a reload: the configuration that it shows is the one by which workers run."""
+    house = build("# written below")
+    write(house, OLD + TURNING.format(ledgers=house.ledgers, turn=0))
+    house.start()
+
+    def agree() -> bool:
+        told = in_force(house)["workers"]["turning"]["args"][1]
+        living = {path.name.partition("@")[0] for path in house.ledgers.glob("*.ledger") if alive(_pid(path))}
+        return living == {told} and told in {name.rpartition("/")[2] for name in house.stats()["breakers"]}
+
+    wait_for("it calls", agree, 15.0)
+    for turn in range(1, effort(8, 100)):
+        write(house, OLD + TURNING.format(ledgers=house.ledgers, turn=turn))
+        daemon = house.daemon_pid
+        asked = threading.Thread(target=partial(_ask_in_vain, house))
+        asked.start()
+        time.sleep(random.uniform(0.0, 0.02))
+        os.kill(daemon, signal.SIGKILL)
+        house.wait_reborn(daemon)
+        asked.join(15.0)
+        wait_for("they agree", agree, 10.0)
+    house.stop()
+    house.start()
+    wait_for("it calls", agree, 15.0)
+    write(house, OLD)
+    assert reload(house)["changed"]["workers"]["removed"] == ["turning"]
+    wait_for("it is gone", lambda: not house.workers(), 15.0)
+    judge(house)
+
+
+def _pid(ledger: Path) -> int:
+    return int(ledger.stem.rpartition("-")[2])
 
 
 @pytest.mark.fault("A9")
