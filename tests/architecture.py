@@ -101,7 +101,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "memory.async_store",
         # what stands in for the database, and in front of it
         "memory.epochs memory.group_commit memory.locks memory.spool_file",
-        "memory.codec memory.single_flight memory.spool_views",
+        "memory.codec memory.leases memory.single_flight memory.spool_views",
         "memory.cache memory.spool",
         "memory.redis_cache memory.spooled",
         "memory.recall memory.redis_cache_async memory.replay",
@@ -181,6 +181,7 @@ CLOCKS: Final[dict[str, str]] = {
     "workers/memory/backing.py": "the wall clock by which cached pages have an age",
     "workers/memory/epochs.py": "words that nobody else draws, and when they were drawn",
     "workers/memory/group_commit.py": "the moment that a leader waits for others",
+    "workers/memory/leases.py": "when a holder last moved, which other processes compare",
     "workers/memory/redis_cache.py": "how long a connection was idle, when a user was erased",
     "workers/memory/redis_cache_async.py": "the same on an event loop",
     "workers/memory/replay.py": "the rate and the back-off of replay, injected in tests",

@@ -19,9 +19,9 @@ from typing import Any
 from tests.live.house import ROOT
 from tests.servers import Postgres
 from workers.memory.config import MemoryConfig
+from workers.memory.leases import MANAGED
 from workers.memory.locks import ProcessLock
 from workers.memory.records import Conversation
-from workers.memory.replay import MANAGED
 from workers.memory.spool import Spool
 from workers.memory.spooled import record_of
 from workers.memory.store import Store

@@ -23,9 +23,9 @@ from tests.faults.talkers import handler, memory, programs, read, wait_until
 from tests.servers import Postgres
 from workers.memory import replay, replay_post
 from workers.memory.cache import LocalCache
+from workers.memory.leases import LEASES, MANAGED, STILL_S, MovingLock
 from workers.memory.locks import ProcessLock
 from workers.memory.records import Found
-from workers.memory.replay import LEASE, MANAGED
 from workers.memory.replay_post import Layer, Post
 from workers.memory.spool import Spool
 from workers.memory.store import Store
@@ -120,7 +120,7 @@ def test_a_stop_in_the_middle_ends_after_the_step(home: Home) -> None:
     waiting = [one.id for one in spool.next_batch(1000)]
     assert home.rows() + waiting == said
     assert len(waiting) > 0
-    for name in (MANAGED, LEASE):
+    for name in (MANAGED, LEASES[0]):
         lock = ProcessLock(os.path.join(spool.directory, name))
         assert lock.acquire()
         lock.release()
@@ -286,7 +286,7 @@ def test_g12_an_application_goes_on_where_the_managed_one_dies(home: Home) -> No
         said = [manager.store_conversation("ann", str(number), "x").id for number in range(20)]
         time.sleep(2.5)
         assert manager.get_system_health()["memory"]["replay"]["managed"] is True
-        lease = ProcessLock(os.path.join(home.settings["spool_directory"], LEASE))
+        lease = ProcessLock(os.path.join(home.settings["spool_directory"], LEASES[0]))
         assert not lease.held
         assert lease.elsewhere()
         running.kill()
@@ -302,7 +302,7 @@ def test_g12_a_managed_one_that_comes_later_is_given_the_lease(home: Home) -> No
     home.away()
     with memory(home.config()) as manager:
         said = [manager.store_conversation("ann", str(number), "x").id for number in range(20)]
-        lease = ProcessLock(os.path.join(home.settings["spool_directory"], LEASE))
+        lease = ProcessLock(os.path.join(home.settings["spool_directory"], LEASES[0]))
         wait_until("the application has it", lambda: lease.held)
         home.replayer()
         wait_until("the managed one has it", lease.elsewhere, TAKEN_OVER_S)
@@ -317,6 +317,37 @@ def test_g12_a_managed_one_that_comes_later_is_given_the_lease(home: Home) -> No
 
 def _ids(found: list[Found]) -> list[str]:
     return [one.conversation.id for one in found]
+
+
+@pytest.mark.fault("G12")
+@pytest.mark.fault("B3")
+def test_g12_whoever_stands_still_with_the_leases_is_got_round(home: Home) -> None:
+    """A process was stopped two minutes ago with both locks; another replayer, and an application, go on."""
+    place = home.settings["spool_directory"]
+    said, told = home.fill(5), os.pipe()
+    long_ago = time.monotonic_ns() - int(1e9 * (STILL_S + 60.0))
+    pid = os.fork()
+    if pid == 0:
+        locks = [MovingLock(os.path.join(place, name), lambda: long_ago) for name in (LEASES[0], MANAGED)]
+        for one in locks:
+            one.acquire()
+            one.move()
+        os.write(told[1], b"!")
+        os.kill(os.getpid(), signal.SIGSTOP)
+        os._exit(1)
+    try:
+        assert os.read(told[0], 1) == b"!"
+        with memory(home.config()) as manager:
+            said.append(manager.store_conversation("ann", "live", "x").id)
+            wait_until("the application brings it in", lambda: home.rows() == said)
+        said += home.fill(5)
+        home.replayer()
+        wait_until("the replayer brings it in", lambda: home.rows() == said)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        for number in told:
+            os.close(number)
 
 
 @pytest.mark.fault("G12")

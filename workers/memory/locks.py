@@ -8,6 +8,7 @@ Neighbours: `spool` (who owns a file), `replay` (the lease), `single_flight` (on
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import threading
@@ -128,6 +129,30 @@ class ProcessLock:
             finally:
                 os.close(number)
             return False
+
+    def write(self, data: bytes) -> None:
+        """Write to its file, if a holder in this process has it; what the disk does not take is lost."""
+        _held.look()
+        with _held.guard:
+            number = _held.files.get(self.path)
+            if number is not None:
+                with contextlib.suppress(OSError):
+                    os.pwrite(number, data, 0)
+
+    def read(self, size: int) -> bytes:
+        """What its holder, or the last one, wrote there; b"" if nothing can be read."""
+        _held.look()
+        with _held.guard:
+            number = _held.files.get(self.path)
+            with contextlib.suppress(OSError):
+                if number is not None:
+                    return os.pread(number, size, 0)
+                number = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    return os.pread(number, size, 0)
+                finally:
+                    os.close(number)
+            return b""
 
     def release(self, remove: bool = False) -> None:
         """Give it back; with `remove` its file goes first, so that nobody waits on a name without a file."""

@@ -20,16 +20,13 @@ from ipc import CircuitBreaker, CircuitOpenError
 from workers.classify import Classification, classify
 from workers.errors import CacheValueError, ErasureIncomplete, RecordError, SchemaError, SpoolError
 from workers.kinds import ErrorType, Origin
-from workers.memory.locks import ProcessLock
+from workers.memory.leases import MANAGED, Lease, MovingLock
 from workers.memory.records import Conversation
 from workers.memory.spool import Spool
 from workers.memory.spool_file import Kind, SpoolRecord
 from workers.memory.spooled import conversation_of, moment
 from workers.redact import describe
 
-LEASE: Final = "replay.lease"
-MANAGED: Final = "managed.lease"
-"""Held by a replayer that is a program of its own as long as it is at work: others give it the lease."""
 BATCH_S: Final = 0.5
 """A batch is at most what the rate allows in this time."""
 BACK_OFF_S: Final = 0.2
@@ -136,40 +133,33 @@ class Replayer:
     def after_fork(self) -> None:
         """This is a child: the lease is its parent's."""
         self._lock = threading.Lock()
-        self._lease = ProcessLock(os.path.join(self.spool.directory, LEASE))
-        self._managed = ProcessLock(os.path.join(self.spool.directory, MANAGED))
-        self._holds = False
+        self._lease = Lease(self.spool.directory)
+        self._managed = MovingLock(os.path.join(self.spool.directory, MANAGED))
 
     # --- the lease ------------------------------------------------------------------------------------
 
     def take_lease(self) -> bool:
         """Be the one who replays; False = another process is, or the directory cannot be used."""
         try:
-            return (self._holds and self._lease.stands) or self._acquire()
+            return os.path.isdir(self.spool.directory) and self._lease.take()
         except OSError as error:
             self.totals.last_error = f"{type(error).__name__}: {error}"
             return False
 
-    def _acquire(self) -> bool:
-        if self._holds:  # the directory was removed, or made anew: what is held is nobody's lease any more
-            self._holds = False
-            self._lease.release()
-        if not os.path.isdir(self.spool.directory):
-            return False
-        self._holds = self._lease.acquire()
-        return self._holds
-
     @property
     def superseded(self) -> bool:
-        """Whether a replayer that is made for it is at work in another process; costs three system calls."""
-        return self._managed.elsewhere()
+        """Whether a replayer that is made for it is at work in another process; costs a few system calls."""
+        return self._managed.attended()
 
     def give_lease(self) -> None:
         """Let another process replay."""
         with self._lock:
-            if self._holds:
-                self._holds = False
-                self._lease.release()
+            self._lease.give()
+
+    def _reached(self, step: str) -> None:
+        """Somewhere in a step: the lease is in use."""
+        self._lease.move()
+        self.at(step)
 
     # --- one step -------------------------------------------------------------------------------------
 
@@ -201,7 +191,7 @@ class Replayer:
         """The next batch, without what is deferred."""
         self._deferred = {key: until for key, until in self._deferred.items() if until > now}
         batch = self.spool.next_batch(self._batch_max + len(self._deferred), removable=True)
-        self.at("read")
+        self._reached("read")
         return [one for one in batch if one.id not in self._deferred]
 
     def _replay(self, batch: Sequence[SpoolRecord]) -> None:
@@ -244,7 +234,7 @@ class Replayer:
 
     def _store(self, run: Sequence[tuple[SpoolRecord, Conversation]]) -> None:
         self.guard.call(self.store.insert, [conversation for _, conversation in run])
-        self.at("committed")
+        self._reached("committed")
         if self.epochs is not None:
             for user_id in {record.user_id for record, _ in run}:
                 self.epochs.stored(user_id)
@@ -252,14 +242,14 @@ class Replayer:
         for record, _ in run:
             self._attempts.pop(record.id, None)
         self.totals.applied += len(run)
-        self.at("done")
+        self._reached("done")
 
     def _erase(self, record: SpoolRecord) -> None:
         """Complete an erasure, or defer it: others need not wait. Raises _Blocked."""
         try:
             self.spool.forget(record.user_id, record.at)
             self.guard.call(self.store.erase, record.user_id, moment(record.at))
-            self.at("erased")
+            self._reached("erased")
             if self.epochs is not None:
                 self.epochs.erased(record.user_id)
             if self.cache is not None:
@@ -277,7 +267,7 @@ class Replayer:
         self.spool.done([record])
         self.spool.views.truncate_logs()
         self.totals.erased += 1
-        self.at("done")
+        self._reached("done")
 
     def _defer(self, record: SpoolRecord, error: Exception) -> None:
         self.totals.last_error = describe(error)
@@ -287,7 +277,7 @@ class Replayer:
         self.spool.quarantine(record, reason)
         self._attempts.pop(record.id, None)
         self.totals.quarantined += 1
-        self.at("quarantined")
+        self._reached("quarantined")
 
     def _longer(self) -> float:
         """How long to wait now; twice as long the next time."""

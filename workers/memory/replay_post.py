@@ -1,9 +1,9 @@
 """One spool directory, emptied by a program that is there for nothing else.
 
-Its `managed.lease` (written to by nobody; the kernel drops it with this process) tells the applications'
-threads to stand aside; while the database refuses everything for long, it is given up for a while, in case
-that they get through where this process does not. A directory that is away, not ours or read-only is waited
-for, and told of once. Neighbours: `replay` (a step), `spool_places` (what is wrong), `replayer` (turns this).
+Its `managed.lease` (see `leases`) tells the applications' threads to stand aside; while the database refuses
+everything for long, it is given up for a while, in case that they get through where this process does not. A
+directory that is away, not ours or read-only is waited for, and told of once. Neighbours: `replay` (a step),
+`spool_places` (what is wrong), `replayer` (turns this).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ipc import CircuitBreaker
 from workers.memory.cache import Cache
 from workers.memory.config import MemoryConfig
 from workers.memory.epochs import EPOCHS, Epochs
-from workers.memory.locks import ProcessLock
-from workers.memory.replay import MANAGED, Progress, Replayer
+from workers.memory.leases import MANAGED, MovingLock
+from workers.memory.replay import Progress, Replayer
 from workers.memory.replay import Store as Database
 from workers.memory.replay_thread import TEND_S
 from workers.memory.spool import Spool
@@ -105,7 +105,7 @@ class Post:
         self.layer, self.directory = layer, directory
         self._at, self._clock = at, clock
         self._findings, self._files = Findings(), Findings()
-        self._managed = ProcessLock(os.path.join(directory, MANAGED))
+        self._managed = MovingLock(os.path.join(directory, MANAGED))
         self._replayer: Replayer | None = None
         self._words: _Told | None = None
         self._places = dict.fromkeys((directory, os.path.realpath(layer.config.spool_directory)))
@@ -124,6 +124,7 @@ class Post:
         if not self._claim(now):
             replayer.give_lease()
             return TURN_MAX_S
+        self._managed.move()
         if now < self._yields_until:
             return min(TURN_MAX_S, self._yields_until - now)
         progress = replayer.step()
@@ -185,21 +186,25 @@ class Post:
             config.replay_rate_per_s, config.replay_batch_max, self._clock,
         )  # fmt: skip
         self._replayer.epochs, self._replayer.cache = self._words, self.layer.cache
-        self._replayer.at = self._at
+        self._replayer.at = self._reached
         return ""
 
     def _claim(self, now: float) -> bool:
-        """Be the managed one here, or stand back from it for a while; False = another one is."""
+        """Be the managed one here, or stand back from it for a while; False = another one is, and moves."""
         if now < self._back_until:
             return True
         try:
             if self._managed.stands:
                 return True
             self._managed.release()
-            return self._managed.acquire()
+            return self._managed.acquire() or self._managed.stands_still()
         except OSError as error:
             self._findings.say("claim", f"{self._managed.path}: {error.strerror}")
             return False
+
+    def _reached(self, step: str) -> None:
+        self._managed.move()
+        self._at(step)
 
     # --- what is told ---------------------------------------------------------------------------------
 

@@ -17,9 +17,9 @@ from collections.abc import Collection, Iterator
 from typing import Final
 
 from workers.memory.config import MemoryConfig
+from workers.memory.leases import LEASES, MANAGED
 from workers.memory.locks import ProcessLock
 from workers.memory.places import home, mark, spool_place
-from workers.memory.replay import LEASE, MANAGED
 from workers.memory.spool_views import DAMAGED, FILE, LOCK
 
 BY_MARK: Final = re.compile(r"spool-[0-9a-f]{16}")
@@ -66,7 +66,7 @@ def _folders(config: MemoryConfig) -> set[str]:
 
 
 def _attended(directory: str, files: Collection[str]) -> bool:
-    locks = [LEASE, MANAGED, *(name + LOCK for name in files)]
+    locks = [*LEASES, MANAGED, *(name + LOCK for name in files)]
     return any(ProcessLock(os.path.join(directory, name)).elsewhere() for name in locks)
 
 

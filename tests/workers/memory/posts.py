@@ -20,6 +20,7 @@ from tests.workers.memory.test_replay import Pretend
 from workers.classify import counts_as_failure
 from workers.memory.cache import LocalCache
 from workers.memory.config import MemoryConfig
+from workers.memory.leases import MovingLock
 from workers.memory.locks import ProcessLock
 from workers.memory.records import Conversation
 from workers.memory.replay_post import Layer, Post
@@ -105,7 +106,10 @@ def holder(*names: str) -> Iterator[None]:
     pid = os.fork()
     if pid == 0:
         with contextlib.suppress(BaseException):
-            if all(ProcessLock(name).acquire() for name in names):
+            locks = [MovingLock(name) for name in names]
+            if all(one.acquire() for one in locks):
+                for one in locks:
+                    one.move()
                 os.write(tell, b"!")
                 signal.pause()
         os._exit(1)

@@ -19,7 +19,7 @@ from tests.workers.memory.posts import (
 from tests.workers.memory.test_replay import REFUSED
 from workers.memory.config import MemoryConfig
 from workers.memory.epochs import EPOCHS, Epochs
-from workers.memory.replay import LEASE, MANAGED
+from workers.memory.leases import LEASES, MANAGED
 from workers.memory.replay_post import BACK_S, PATIENCE_S, YIELD_S, Layer
 from workers.memory.spool_places import files_in_the_way
 
@@ -55,7 +55,7 @@ def test_a_directory_that_is_removed_and_made_anew_is_another_one(stage: Stage) 
     os.rename(stage.directory, stage.directory + "-old")
     stage.turns()
     assert free(
-        os.path.join(stage.directory + "-old", MANAGED), os.path.join(stage.directory + "-old", LEASE)
+        os.path.join(stage.directory + "-old", MANAGED), os.path.join(stage.directory + "-old", LEASES[0])
     )
     stage.orphan("second")
     stage.turns()
@@ -95,7 +95,7 @@ def test_of_two_managed_replayers_one_waits(stage: Stage) -> None:
 @pytest.mark.fault("G12")
 def test_a_database_that_takes_nothing_is_left_to_others_for_a_while(stage: Stage) -> None:
     """After a time both locks are free, so that somebody who gets through can; then they are taken again."""
-    locks = [os.path.join(stage.directory, name) for name in (MANAGED, LEASE)]
+    locks = [os.path.join(stage.directory, name) for name in (MANAGED, LEASES[0])]
     stage.store.error = REFUSED
     stage.orphan("one")
     stage.turns(PATIENCE_S - 2.0)

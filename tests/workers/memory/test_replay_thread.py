@@ -12,8 +12,9 @@ from tests.workers.memory.posts import (
     open_folder,
     stage,
 )
+from workers.memory.leases import LEASES, MANAGED
 from workers.memory.records import Conversation
-from workers.memory.replay import LEASE, MANAGED, Replayer
+from workers.memory.replay import Replayer
 from workers.memory.replay_thread import ASIDE_S, TEND_S, ReplayThread
 from workers.memory.spool import Spool
 from workers.memory.spooled import record_of
@@ -32,7 +33,7 @@ def test_a_thread_stands_aside_for_a_managed_replayer(stage: Stage) -> None:
         assert replayer.superseded
         assert thread._turn() == (ASIDE_S, False)
         assert stage.store.order == []
-        assert free(os.path.join(stage.directory, LEASE))
+        assert free(os.path.join(stage.directory, LEASES[0]))
         spool.done(spool.next_batch(1))
         stage.orphan("of somebody else")
         assert thread._turn() == (ASIDE_S, True)
@@ -88,9 +89,9 @@ def test_a_lease_whose_file_is_gone_is_none(stage: Stage) -> None:
     spool.make_directory()
     replayer = Replayer(spool, stage.store, stage.layer.guard, 1000.0)
     assert replayer.take_lease()
-    os.unlink(os.path.join(stage.directory, LEASE))
+    os.unlink(os.path.join(stage.directory, LEASES[0]))
     assert replayer.take_lease()
-    assert not free(os.path.join(stage.directory, LEASE))
+    assert not free(os.path.join(stage.directory, LEASES[0]))
     replayer.give_lease()
-    assert free(os.path.join(stage.directory, LEASE))
+    assert free(os.path.join(stage.directory, LEASES[0]))
     spool.close()

@@ -13,8 +13,8 @@ from tests.workers.memory.posts import (
     stage,
 )
 from workers.memory.config import MemoryConfig
+from workers.memory.leases import MANAGED
 from workers.memory.places import mark
-from workers.memory.replay import MANAGED
 from workers.memory.spool_places import places_of, strangers, trouble_of
 
 __all__ = ["open_folder", "stage"]
