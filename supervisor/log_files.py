@@ -84,6 +84,20 @@ class LogFile:
             os.close(number)
 
 
+def rename(path: str, to: str) -> None:
+    """Both files under another name. Raises OSError."""
+    for end in (".1", ""):
+        if os.path.exists(f"{path}{end}"):
+            os.replace(f"{path}{end}", f"{to}{end}")
+
+
+def remove(path: str) -> None:
+    """Both files. Raises OSError."""
+    for end in (".1", ""):
+        if os.path.exists(f"{path}{end}"):
+            os.unlink(f"{path}{end}")
+
+
 def read(path: str, lines: int, after: str = "") -> Tail:
     """The last `lines` lines; those that follow `after`, at most so many, if it is given.
 

@@ -50,6 +50,8 @@ TEXT_MAX: Final = 500
 """Characters of what the daemon is told about a configuration that is not taken."""
 GRACE_S: Final = 1.0
 """Workers are started when a daemon serves for the first time, or so long after the beginning."""
+LAST_LINES_S: Final = 0.5
+"""How long the last lines of workers that have ended are waited for."""
 AT_ONCE_S: Final = 0.05
 """How long what was killed is waited for when breakerd has to end at once."""
 ACCEPTED_BYTES_MAX: Final = 3000
@@ -106,6 +108,7 @@ class Nursery:
                 assert self._code is not None
                 if self._code == EXIT_OK or self._wards.escalated:
                     self._clear()
+                self._home.logs.settle(LAST_LINES_S)
                 if self._wards.pids():
                     # multiprocessing would wait for what the kernel does not let die.
                     os._exit(self._code)

@@ -112,6 +112,14 @@ class Ward:
         """The daemon's end of the talk."""
         return self._life.talk if self._life else None
 
+    def rename(self, title: str, home: Home) -> bool:
+        """What it is called from now on, its present life too; False = it is called so already."""
+        if title == self.title:
+            return False
+        home.logs.rename(self._life.log if self._life else None, self.title, title)
+        self.title = title
+        return True
+
     def fork(self, home: Home, now: float) -> None:
         """Begin a life. Raises OSError, and then there is none and nothing is left of it."""
         log_life = home.logs.begin(self.title)

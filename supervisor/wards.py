@@ -103,8 +103,7 @@ class Wards:
     def _follow(self, ward: Ward, spec: WardSpec) -> None:
         """It goes on under this table, and perhaps under another title."""
         before, ward.spec = ward.title, spec
-        ward.title = spec.titles()[ward.number - 1]
-        if ward.title != before:
+        if ward.rename(spec.titles()[ward.number - 1], self._home):
             self._reports.gone(before)
         self._reports.note(ward.title, ward.plain(self._home))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import signal
+import sys
 import time
 
 import ipc
@@ -42,3 +43,14 @@ def stubborn() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True:
         time.sleep(60.0)
+
+
+def polite() -> None:
+    """Says good-bye when it is asked to end."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    log.info("here")
+    try:
+        time.sleep(60.0)
+    finally:
+        for number in range(1000):
+            log.info("bye %d", number)

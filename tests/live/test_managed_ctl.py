@@ -265,3 +265,32 @@ def test_lines_in_json_carry_their_worker(build: Callable[..., House]) -> None:
     one = next(line for line in said if line["text"] == "all is done")
     assert (one["worker"], one["level"], one["logger"]) == ("job", "WARNING", "app")
     assert any(line["logger"] == "breakerd.daemon" and "worker" not in line for line in said)
+
+
+def test_a_worker_that_is_called_otherwise_keeps_its_log(build: Callable[..., House]) -> None:
+    """A second one of its kind is configured: the first goes on, and `tail` finds what it said and says."""
+    table = f'[workers.web]\ntarget = "{TARGETS}:talk"\nstart_s = 0.1\n'
+    house = build(table).start()
+    wait_for("it runs", lambda: states(house) == {"web": "RUNNING"}, 20.0)
+    pid = listed(house)["web"]["pid"]
+    assert house.config is not None
+    house.config.write_text(f"{table}count = 2\n")
+    assert house.run_tool("reload").returncode == 0
+    wait_for("both run", lambda: states(house) == {"web:1": "RUNNING", "web:2": "RUNNING"}, 20.0)
+    assert listed(house)["web:1"]["pid"] == pid
+    found = numbers(tail(house, 1000))
+    wait_for("it logs under its new name", lambda: numbers(tail(house, 1000))[-1] > found[-1] + 2, 10.0)
+    found = numbers(tail(house, 1000))
+    assert found == list(range(len(found)))
+    house.config.write_text("")
+    assert house.run_tool("reload").returncode == 0
+    wait_for("its log goes with it", lambda: os.listdir(house.runtime / "logs") == [], 20.0)
+
+
+def test_the_last_lines_at_the_end_of_breakerd_arrive(build: Callable[..., House]) -> None:
+    """A worker that ends as it is asked to is read to its end before the nursery goes."""
+    house = build(f'[workers.web]\ntarget = "{TARGETS}:polite"\nstart_s = 0.1\n').start()
+    wait_for("it is up", lambda: "app: here" in house.logged(), 20.0)
+    assert house.stop() == 0
+    said = [line for line in house.logged().splitlines() if line.startswith("web: INFO app: bye ")]
+    assert [int(line.rpartition(" ")[2]) for line in said] == list(range(1000))

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from supervisor.logs import RECORD_MAX, TEXT_MAX, WAITING_MAX, Life, Logs
+from supervisor.log_pipe import RECORD_MAX, TEXT_MAX, WAITING_MAX
+from supervisor.logs import Life, Logs
 from supervisor.stderr import Stderr
 from tests.supervisor.pretend_nursery import LogNursery, Time, say, until
 
