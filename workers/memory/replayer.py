@@ -181,4 +181,7 @@ class Crew:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    run(*sys.argv[1:])
+    try:
+        run(*sys.argv[1:])
+    except MemoryConfigError as wrong:
+        sys.exit(str(wrong))

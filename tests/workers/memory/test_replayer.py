@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 import threading
 import time
 from collections.abc import Sequence
@@ -10,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.workers.memory.posts import Stage, stage
+from tests.workers.memory.posts import Stage, free, stage
 from tests.workers.memory.test_replay import Pretend
 from workers.errors import MemoryConfigError
+from workers.memory.leases import LEASES, MANAGED
 from workers.memory.records import Conversation
 from workers.memory.replayer import Crew, Turner, configurations
 
@@ -69,6 +72,33 @@ def test_a_driver_that_ignores_its_deadlines_is_noticed(stage: Stage) -> None:
     turner.join(stage.now + 10.0)
     assert (turner.late(), turner.error) == (False, None)
     assert stage.left() == [] or store.order == ["one"]
+
+
+def test_several_layers_are_emptied_until_a_signal_comes(stage: Stage, tmp_path: Path) -> None:
+    """Each into its own database, by its own thread: one that hangs keeps no other waiting; SIGTERM ends all."""
+    other = Stage(tmp_path / "other")
+    stuck, ready = Stuck(), Stuck()
+    ready.go.set()
+    stage.orphan("one")
+    other.orphan("two")
+    layers = [dataclasses.replace(each.layer, store=at) for each, at in ((stage, stuck), (other, ready))]
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+    def end() -> None:
+        assert stuck.asked.wait(10.0)
+        assert ready.asked.wait(10.0)
+        stuck.go.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    helper = threading.Thread(target=end)
+    helper.start()
+    try:
+        Crew(layers, time.monotonic).work()
+    finally:
+        helper.join(10.0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    assert (stuck.order, ready.order) == (["one"], ["two"])
+    assert free(*(f"{one.directory}/{name}" for one in (stage, other) for name in (LEASES[0], MANAGED)))
 
 
 def test_what_ends_a_thread_ends_the_program(stage: Stage) -> None:
