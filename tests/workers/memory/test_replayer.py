@@ -75,7 +75,7 @@ def test_a_driver_that_ignores_its_deadlines_is_noticed(stage: Stage) -> None:
 
 
 def test_several_layers_are_emptied_until_a_signal_comes(stage: Stage, tmp_path: Path) -> None:
-    """Each into its own database, by its own thread: one that hangs keeps no other waiting; SIGTERM ends all."""
+    """Each into its own database, by its own thread: one that hangs delays no other; SIGTERM ends all."""
     other = Stage(tmp_path / "other")
     stuck, ready = Stuck(), Stuck()
     ready.go.set()
