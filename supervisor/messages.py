@@ -220,6 +220,8 @@ class ProbeEnded:
     """When it was asked, s of CLOCK_MONOTONIC."""
     digest: str = ""
     """Of the ProbeRule by which it was asked."""
+    awaited_s: float = 0.0
+    """Within so many seconds the next one ought to have come; 0.0 = within the patience of the rule."""
 
 
 @dataclass(frozen=True, slots=True)

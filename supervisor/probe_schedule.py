@@ -15,7 +15,7 @@ from typing import Final
 from ipc.circuit import NEVER
 from supervisor.facts import ProbeWait
 from supervisor.probe_watch import ERROR, PASSED, Probing
-from supervisor.settings_probe import ProbeTable
+from supervisor.settings_probe import LATE_S, ProbeTable
 
 BY_HAND_MAX: Final = 64
 """Probes that somebody waits for; beyond it one is refused."""
@@ -140,6 +140,13 @@ class Schedule:
             return  # the schedule's own is under way
         row.busy = False
         row.due = max(now, started + row.interval_s * (1.0 + table.jitter * self._dice()))
+
+    def awaited_s(self, name: str, now: float) -> float:
+        """Within how many seconds the next verdict ought to come, waiting no longer than the last one."""
+        row = self._rows.get(name)
+        if row is None:
+            return 0.0
+        return max(0.0, row.due - now) + row.wait.last_s + row.table.timeout_s + LATE_S
 
     def put_back(self, task: Task) -> None:
         """It could not be asked, for want of a prober: it is the next one."""

@@ -62,7 +62,8 @@ class ProbeWatch:
         self.verdict = told.verdict if told.verdict in (PASSED, FAILED) else ERROR
         self.text, self.took_s, self.ended = line(told.text), told.took_s, now
         if self.verdict != ERROR:
-            self.until = now + self.rule.patience_s
+            patience_s = self.rule.patience_s
+            self.until = now + (min(told.awaited_s, patience_s) if told.awaited_s > 0.0 else patience_s)
             if self.verdict != self.decided:
                 self.decided, self.run = self.verdict, 0
                 self.starts.clear()

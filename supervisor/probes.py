@@ -239,7 +239,15 @@ class Probes:
         task, now = prober.task, self._clock()
         assert task is not None
         self.schedule.ended(task, told.verdict, prober.started, now)
-        ended = ProbeEnded(task.name, told.verdict, told.text, told.took_s, prober.started, task.table.digest)
+        ended = ProbeEnded(
+            task.name,
+            told.verdict,
+            told.text,
+            told.took_s,
+            prober.started,
+            task.table.digest,
+            self.schedule.awaited_s(task.name, now),
+        )
         self.stage.post("mind", Tell((ended,)))
         for ticket in task.tickets:
             request = self._asking.pop(ticket, None)

@@ -9,7 +9,7 @@ from ipc.circuit import NEVER
 from supervisor.facts import ProbeWait
 from supervisor.probe_schedule import BY_HAND_MAX, Schedule, Task
 from supervisor.probe_watch import Probing
-from supervisor.settings_probe import ProbeTable
+from supervisor.settings_probe import LATE_S, ProbeTable
 
 TABLE = ProbeTable("tcp", address="h:80", interval_s=5.0, interval_max_s=60.0, fall=3, jitter=0.0)
 
@@ -53,6 +53,17 @@ def test_a_probe_that_takes_longer_than_its_interval_comes_at_once() -> None:
     assert made.take(100.0) is None
     made.ended(task, "passed", 0.0, 7.0)
     assert made.take(7.0) == Task("a", TABLE, 7.0)
+
+
+def test_the_next_verdict_is_awaited_by_its_place_in_the_schedule() -> None:
+    """What is left of the interval, the last wait for a prober, and the time that a probe may take."""
+    made = schedule()
+    task = made.take(3.0)
+    assert task is not None
+    made.ended(task, "failed", 3.0, 4.0)
+    assert made.awaited_s("a", 4.0) == 4.0 + 3.0 + TABLE.timeout_s + LATE_S
+    assert made.awaited_s("a", 100.0) == 3.0 + TABLE.timeout_s + LATE_S
+    assert made.awaited_s("unknown", 4.0) == 0.0
 
 
 def test_failures_come_slower_and_slower() -> None:

@@ -69,6 +69,14 @@ def test_the_next_word_is_awaited_for_the_patience_of_the_rule() -> None:
     assert watch(("error", 15.0)).until == float("-inf")
 
 
+@pytest.mark.parametrize(("awaited_s", "until"), [(0.0, 20.25), (3.5, 13.75), (99.0, 20.25)])
+def test_who_asks_may_say_when_the_next_word_ought_to_come(awaited_s: float, until: float) -> None:
+    """Whoever is refused is told to come back then, not when the slowest of all probes could have spoken."""
+    seen = ProbeWatch(RULE)
+    seen.take(ProbeEnded("database", "failed", "refused", 0.25, 10.0, awaited_s=awaited_s), 10.25)
+    assert seen.until == until
+
+
 @pytest.mark.parametrize(
     ("verdicts", "news"),
     [
