@@ -155,7 +155,7 @@ class Circuit:
         """
         self.awaited = awaited
         if self.state is BreakerState.OPEN:
-            self.vouched = min(self.vouched, now) if vouched else FOREVER
+            self.vouched = now if vouched else FOREVER
             if vouched and not self.growth:
                 self._until = min(self._until, now)
 

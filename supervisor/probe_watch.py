@@ -85,7 +85,7 @@ class ProbeWatch:
 
     def _in_a_row(self, verdict: str, since: float, wanted: int) -> bool:
         began = sum(start >= since for start in self.starts)
-        return self.decided == verdict and began >= max(1, wanted)
+        return self.decided == verdict and began >= wanted
 
     def risen(self, since: float) -> bool:
         """Enough passes in a row that were begun no earlier than `since` (s), the opening."""

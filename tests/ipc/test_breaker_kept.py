@@ -136,3 +136,27 @@ def test_a_breaker_shifts_with_the_clock() -> None:
     talk.breaker.command(Verb.DISABLE, 1000.0, "0:root", "", 20.0)
     talk.breaker.shift(100.0)
     assert (talk.breaker.manual, talk.breaker.until) == (Manual("0:root", "", 1100.0), 1100.0)
+
+
+def test_an_open_time_that_is_over_is_over_whatever_a_probe_says_then() -> None:
+    """Told late, it ended when it ended: the word that comes after it keeps nothing open any more."""
+    talk = Talk(parties="a")
+    talk.open()
+    talk.now = talk.breaker.until + 5.0
+    talk.breaker.gate(talk.now + 60.0, vouched=False, now=talk.now)
+    assert talk.breaker.state_of() is HALF_OPEN
+    assert talk.moves() == [("", CLOSED, OPEN), ("", OPEN, HALF_OPEN)]
+
+
+def test_a_probe_trips_what_is_judged_and_nothing_else() -> None:
+    """CLOSED opens, METRICS_ONLY counts, a state by hand stays."""
+    talk = Talk(parties="a")
+    talk.breaker.command(Verb.DISABLE, FOREVER, "0:root", "", talk.now)
+    talk.breaker.trip("its probe failed", talk.now, 0.0)
+    assert talk.breaker.state_of() is DISABLED
+    talk.breaker.command(Verb.METRICS_ONLY, FOREVER, "0:root", "", talk.now)
+    talk.breaker.trip("its probe failed", talk.now, 0.0)
+    assert (talk.breaker.state_of(), talk.breaker.would_open_total) == (METRICS_ONLY, 1)
+    talk.breaker.command(Verb.RESET, FOREVER, "0:root", "", talk.now)
+    talk.breaker.trip("its probe failed", talk.now, 0.5)
+    assert (talk.breaker.state_of(), talk.breaker.until) == (OPEN, talk.now + 30.0 * 1.05)

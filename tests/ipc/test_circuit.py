@@ -202,3 +202,45 @@ def test_a_circuit_shifts_with_the_clock() -> None:
     closed = Circuit(0, 100.0)
     closed.shift(-60.0)
     assert closed.until == FOREVER
+
+
+def held(until: float) -> Circuit:
+    """OPEN from 100.0 s on, for 10 s, and a probe is awaited until then."""
+    circuit = walk(Event.TRIP)
+    circuit.gate(until, vouched=False, now=100.0)
+    return circuit
+
+
+def test_a_probe_that_is_awaited_prolongs_the_open_time() -> None:
+    """Never shortens it; once it vouches, what it said of the next word is no matter."""
+    assert (held(105.0).until, held(150.0).until) == (110.0, 150.0)
+    circuit = held(150.0)
+    circuit.growth = 1
+    circuit.gate(170.0, vouched=True, now=105.0)
+    assert (circuit.until, circuit.held(105.0)) == (110.0, False)
+    circuit.gate(180.0, vouched=False, now=107.0)
+    assert (circuit.until, circuit.held(107.0), circuit.held(180.0)) == (180.0, True, False)
+
+
+def test_what_is_held_is_due_when_it_is_let_go() -> None:
+    """Whoever was failing lets others go first from then on, not from the end of the open time."""
+    circuit = held(150.0)
+    circuit.fire(Event.OPEN_TIME_OVER, 2, 155.0, SETTINGS, 0.0)
+    assert (circuit.began, circuit.last_grant) == (150.0, 150.0)
+    vouched = held(150.0)
+    vouched.gate(170.0, vouched=True, now=120.0)
+    vouched.fire(Event.OPEN_TIME_OVER, 2, 120.0, SETTINGS, 0.0)
+    assert vouched.began == 120.0
+
+
+def test_what_is_awaited_and_vouched_shifts_with_the_clock() -> None:
+    """So does a ramp; what there is none of stays so."""
+    circuit = held(150.0)
+    circuit.growth = 1
+    circuit.gate(150.0, vouched=True, now=120.0)
+    circuit.climb(140.0, 30.0)
+    circuit.shift(-60.0)
+    assert (circuit.awaited, circuit.vouched, circuit.ramp_until, circuit.ramp_s) == (90.0, 60.0, 80.0, 30.0)
+    plain = walk(Event.TRIP)
+    plain.shift(-60.0)
+    assert (plain.awaited, plain.vouched, plain.ramp_until) == (-FOREVER, FOREVER, 0.0)
