@@ -24,6 +24,9 @@ ERROR: Final = "error"
 STARTS_MAX: Final = 1000
 """Verdicts in a row whose beginnings are remembered; a `rise` or `fall` beyond it is never reached."""
 
+TOOK_MAX_S: Final = 86_400.0
+"""Seconds that a probe is believed to have taken."""
+
 
 class Probing(NamedTuple):
     """What the schedule of a probe must know of the breakers that it speaks for."""
@@ -60,7 +63,8 @@ class ProbeWatch:
     def take(self, told: ProbeEnded, now: float) -> str:
         """A verdict has come; returns what is worth an event, a sentence's end, or nothing."""
         self.verdict = told.verdict if told.verdict in (PASSED, FAILED) else ERROR
-        self.text, self.took_s, self.ended = line(told.text), told.took_s, now
+        self.text, self.ended = line(told.text), now
+        self.took_s = min(max(0.0, told.took_s), TOOK_MAX_S)  # no number of a prober makes JSON invalid
         if self.verdict != ERROR:
             patience_s = self.rule.patience_s
             self.until = now + (min(told.awaited_s, patience_s) if told.awaited_s > 0.0 else patience_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 from hypothesis import given
@@ -103,6 +104,16 @@ def test_what_came_back_is_one_line_of_bounded_length() -> None:
     seen = ProbeWatch(RULE)
     seen.take(ProbeEnded("database", "failed", "a\nb" * 1000, 0.25, 10.0), 10.5)
     assert (len(seen.text), seen.text[:3]) == (500, "a?b")
+
+
+@pytest.mark.parametrize(
+    ("took", "shown"), [(0.25, 0.25), (-1.0, 0.0), (math.nan, 0.0), (math.inf, 86_400.0)]
+)
+def test_how_long_it_took_is_a_number_of_seconds(took: float, shown: float) -> None:
+    """Whatever its prober says: answers and snapshots are JSON."""
+    seen = ProbeWatch(RULE)
+    seen.take(ProbeEnded("database", "passed", "", took, 10.0), 10.5)
+    assert seen.took_s == shown
 
 
 WORDS = st.lists(st.tuples(st.sampled_from(("passed", "failed", "error")), st.floats(0.0, 5.0)), max_size=30)
