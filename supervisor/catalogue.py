@@ -86,7 +86,8 @@ class Catalogue:
             self._gate(breaker, turn.now)
             turn.touch(breaker)
         if self.configured != before:
-            names = ", ".join(self.configured) or "none"
+            deciding = [name for name, (settings, _) in self.configured.items() if settings is not None]
+            names = ", ".join(deciding) or "none"
             turn.happened("supervisor", f"the configuration file decides about breakers: {names}")
 
     def _said(self, namespace: str, short: str) -> tuple[BreakerSettings | None, bool]:

@@ -47,7 +47,8 @@ _WORKERS: Final = (
 _ANY_TARGET: Final = "package.module:callable"
 _PROBE: Final = (
     "A probe asks what stands behind the breaker, in a process of its own: while the breaker is open, the "
-    "calls that try it begin when the probe passes. A table that has only a probe still decides its breaker."
+    "calls that try it begin when the probe passes. Where nothing else stands in its table, the breaker's "
+    "settings are still those that its workers declare."
 )
 PROBES: Final[tuple[tuple[str, ProbeTable], ...]] = (
     ("database", ProbeTable("sqlalchemy", url="env:DATABASE_URL")),

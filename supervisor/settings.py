@@ -32,7 +32,7 @@ _PLACE: Final = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\
 
 @dataclass(frozen=True, slots=True)
 class BreakerTable:
-    """One `[breakers.NAME]`: it decides alone, whatever the workers declare."""
+    """One `[breakers.NAME]`: it decides alone, whatever the workers declare, but for one with only a probe."""
 
     name: str
     """`database` (in every namespace) or `shop/database` (in one)."""
@@ -41,11 +41,14 @@ class BreakerTable:
     """Whether `supervisorctl health` fails, instead of warning, while this breaker is OPEN."""
     probe: ProbeTable | None = None
     """How its dependency is asked whether it is back; None = callers' trials alone find out."""
+    decides: bool = True
+    """Whether these settings are in force; else those are that the workers declare."""
 
     def to_json(self) -> dict[str, Any]:
         """The table as JSON values, for people."""
         probe = None if self.probe is None else self.probe.to_json()
-        return {**self.settings.to_json(), "critical": self.critical, "probe": probe}
+        settings = self.settings.to_json() if self.decides else {}
+        return {**settings, "critical": self.critical, "probe": probe}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,8 @@ class SupervisorSettings:
     def configured(self) -> tuple[tuple[str, str, bool], ...]:
         """The breakers as the message `Configured` carries them: (name, settings as JSON, critical)."""
         return tuple(
-            (table.name, json.dumps(table.settings.to_json()), table.critical) for table in self.breakers
+            (table.name, json.dumps(table.settings.to_json()) if table.decides else "", table.critical)
+            for table in self.breakers
         )
 
     def probes(self) -> dict[str, ProbeTable]:
@@ -280,7 +284,8 @@ class _Reader:
                     text = f'unknown key; a name with a dot needs quotes: [breakers."{name}.{key}"]'
                 self._wrong(f"{path}.{key_of(key)}", text)
         settings = self._checked(path, given)
-        return None if settings is None else BreakerTable(name, settings, critical is True, probe)
+        decides = bool(given) or "probe" not in table
+        return None if settings is None else BreakerTable(name, settings, critical is True, probe, decides)
 
     def _checked(self, path: str, given: dict[str, Any]) -> BreakerSettings | None:
         """Each key alone, so that every mistake is found; then all together."""

@@ -28,7 +28,8 @@ def test_every_line_that_is_taken_in_is_a_default() -> None:
     text = re.sub(r"(?m)^#(?! )", "", example())
     assert parse(text, "example") == SupervisorSettings(
         breakers=tuple(
-            BreakerTable(name, BreakerSettings(), probe=probe) for name, probe in sorted(PROBES, key=str)
+            BreakerTable(name, BreakerSettings(), probe=probe, decides=name == PROBES[0][0])
+            for name, probe in sorted(PROBES, key=str)
         ),
         namespaces=(NamespaceTable("shop"),),
         workers=(WorkerTable("web", "package.module:callable"),),
@@ -62,4 +63,4 @@ def test_field_docs_are_the_docstrings_below_the_fields() -> None:
     """One line of text a field."""
     docs = field_docs(BreakerTable)
     assert docs["name"] == "`database` (in every namespace) or `shop/database` (in one)."
-    assert set(docs) == {"name", "critical", "probe"}
+    assert set(docs) == {"name", "critical", "probe", "decides"}

@@ -204,7 +204,7 @@ def test_what_the_engine_and_the_prober_are_told() -> None:
     settings = parse(f"[breakers.x]\n[breakers.'shop/y'.probe]\n{minimal('tcp')}", "f")
     table = ProbeTable("tcp", address="h:80")
     assert settings.breakers == (
-        BreakerTable("shop/y", BreakerSettings(), probe=table),
+        BreakerTable("shop/y", BreakerSettings(), probe=table, decides=False),
         BreakerTable("x", BreakerSettings()),
     )
     assert settings.probes() == {"shop/y": table}
@@ -213,6 +213,15 @@ def test_what_the_engine_and_the_prober_are_told() -> None:
     )
     assert table.asked() == {"kind": "tcp", "address": "h:80", "timeout_s": 2.0}
     assert settings.probe_processes == 2
+
+
+def test_a_table_with_nothing_but_a_probe_leaves_the_settings_to_the_workers() -> None:
+    """And whether health fails for it is said beside; with one setting more the file decides all of them."""
+    text = f"[breakers.x]\ncritical = true\n[breakers.x.probe]\n{minimal('tcp')}"
+    assert parse(text, "f").configured() == (("x", "", True),)
+    assert list(parse(text, "f").to_json()["breakers"]["x"]) == ["critical", "probe"]
+    decided = parse(text.replace("critical = true", "failure_threshold = 2"), "f")
+    assert json.loads(decided.configured()[0][1])["failure_threshold"] == 2
 
 
 def test_another_table_has_another_digest() -> None:
