@@ -1,7 +1,7 @@
 """The actor that answers workers and operators: one function per verb, told apart by a table.
 
 What changes something goes to the mind and is answered after its commit; what only asks is answered at
-once from what the engine knows: no dependency is ever dialled. Asking is for whoever may open the
+once from what the engine knows: no dependency is dialled but by `probe`. Asking is for whoever may open the
 socket, commanding for root, the supervisor's own user and the configured commanders.
 Neighbours: `connections` (bytes), `hello` (joining), `views` (answers), `mind` (changes).
 """

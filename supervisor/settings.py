@@ -32,7 +32,7 @@ _PLACE: Final = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\
 
 @dataclass(frozen=True, slots=True)
 class BreakerTable:
-    """One `[breakers.NAME]`: it decides alone, whatever the workers declare, but for one with only a probe."""
+    """One `[breakers.NAME]`: it decides alone, whatever the workers declare, unless it is but a probe."""
 
     name: str
     """`database` (in every namespace) or `shop/database` (in one)."""

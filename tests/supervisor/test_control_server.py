@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,9 +14,13 @@ from supervisor.actor import Stage
 from supervisor.connections import Connections
 from supervisor.control_server import ControlServer
 from supervisor.managed import Order
+from supervisor.messages import ProbeRule
+from supervisor.mind import Mind
+from supervisor.probes import ProbeNow
 from supervisor.settings import SupervisorSettings
 from tests.supervisor.answering import Answers, request
-from tests.supervisor.conversation import FACTS
+from tests.supervisor.conversation import FACTS, Host
+from tests.supervisor.test_mind import Box
 
 
 def served(examine: Callable[[], dict[str, Any]]) -> tuple[Stage, Answers]:
@@ -82,3 +87,31 @@ class Desk:
 
     def restart(self) -> None:
         """Nothing to forget."""
+
+
+def test_probing_is_a_command_to_an_existing_probe() -> None:
+    """It goes to the actor that has probes asked only for who may command, and by the table's name."""
+    host = Host()
+    host.probes(ProbeRule("database", 1, 1, False, 20.0))
+    host.settle_in("a")
+    host.declare("a", "cache", row=1)
+    answers, stage = Answers(), Stage(lambda _: None, lambda: 0.0, lambda _: None)
+    mind = cast(Mind, SimpleNamespace(engine=host.engine))
+    control = ControlServer(mind, cast(Any, None), SupervisorSettings(), lambda: FACTS, lambda: 0.0)
+    control.stage = stage
+    control.connections = cast(Connections, answers)
+    probes = Box("probes")
+    stage.add(control)
+    stage.add(probes)
+    asked = request(1, "probe", name="app/database")
+    stage.post("control", asked)
+    assert probes.seen == [ProbeNow("database", asked)]
+    for connection, uid, name, code in (
+        (2, 65_533, "database", "denied"),
+        (3, 0, "cache", "unprobed"),
+        (4, 0, "nothing", "unknown"),
+        (5, 0, 7, "bad"),
+    ):
+        stage.post("control", request(connection, "probe", uid, name=name))
+        assert answers.refusals[connection][0] == code
+    assert len(probes.seen) == 1
