@@ -3,7 +3,8 @@
 Nothing of it outlives `close`: mounts, network and processes are in namespaces that end with their PID 1,
 which dies with this process; only its cgroup directory is removed by hand. Needs root, systemd and cgroup v2.
 The interpreter that runs the tests is mounted where a service's user can reach it (`/opt/python`), with an
-environment beside it (`/opt/env`) whose commands run this checkout (`/opt/breakerd`).
+environment beside it (`/opt/env`) whose commands run this checkout (`/opt/breakerd`) with what is installed
+for these tests (`/opt/packages`).
 Neighbours: `unit` (breakerd inside a box), `tests.live.house` (waiting).
 """
 
@@ -15,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Final, Self
@@ -62,8 +64,9 @@ ln -s /proc/self/fd $R/dev/fd
 mkdir -p $R/etc/systemd/system $R/opt
 mount -t tmpfs -o mode=755 tmpfs $R/etc/systemd/system
 mount -t tmpfs -o mode=755 tmpfs $R/opt
-mkdir -p $R/opt/python $R/opt/breakerd $R/opt/shared
+mkdir -p $R/opt/python $R/opt/packages $R/opt/breakerd $R/opt/shared
 mount --bind "$BOX_PYTHON" $R/opt/python
+mount --bind "$BOX_PACKAGES" $R/opt/packages
 mount --bind "$BOX_SOURCE" $R/opt/breakerd
 mount --bind "$BOX_SHARED" $R/opt/shared
 cp -r "$BOX_SHARED"/env $R/opt/env
@@ -123,6 +126,7 @@ class Box:
         surroundings = {
             **os.environ,
             "BOX_PYTHON": sys.base_prefix,
+            "BOX_PACKAGES": sysconfig.get_path("purelib"),
             "BOX_SOURCE": str(ROOT),
             "BOX_SHARED": str(self.shared),
         }
@@ -145,7 +149,7 @@ class Box:
             "pyvenv.cfg": "home = /opt/python/bin\n",
             "bin/breakerd": script.format("supervisor.main"),
             "bin/supervisorctl": script.format("supervisor.ctl.main"),
-            f"lib/{version}/site-packages/breakerd.pth": "/opt/breakerd\n",
+            f"lib/{version}/site-packages/breakerd.pth": "/opt/breakerd\n/opt/packages\n",
         }
         for name, text in files.items():
             path = self.shared / "env" / name
