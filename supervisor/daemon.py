@@ -37,6 +37,7 @@ from supervisor.figures import Figures, Subject
 from supervisor.hello import Greeter
 from supervisor.intake import Intake
 from supervisor.intake_actor import Died, IntakeActor, Look
+from supervisor.leaving import Leaving
 from supervisor.managed import Accepted, Managed, State
 from supervisor.managed import Look as LookAtOrders
 from supervisor.messages import Tick, WorkerForgotten, WorkerLeft
@@ -123,6 +124,7 @@ class Daemon:
         self._connections = self._seat(told)
         self._ticking = Timer(loop, told.tick_s, self._tick)
         self._copying = Timer(loop, told.disk_interval_s, lambda: self._stage.post("disk", CopyDue()))
+        self._leaving = Leaving(loop.call_later, time.monotonic, loop.stop, self._managed.pids)
         self._takeover(begun)
 
     def _seat(self, told: SupervisorSettings) -> Connections:
@@ -190,8 +192,7 @@ class Daemon:
         loop = self._loop
         loop.add_reader(self._inherited.bell, self._rung)
         loop.add_reader(self._channel.fileno(), self._from_nursery)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, loop.stop)
+        loop.add_signal_handler(signal.SIGTERM, self._asked_to_end)
         self._every(HEARTBEAT_S, self._beat)
         self._every(SWEEP_S, lambda: self._stage.post("control", Sweep()))
         self._every(SWEEP_S, lambda: self._stage.post("reload", LookAtReload()))
@@ -263,7 +264,7 @@ class Daemon:
             if not data:
                 log.error("the nursery is gone: writing the last checkpoint")
                 self._loop.remove_reader(self._channel.fileno())
-                self._loop.stop()
+                self._leave(nursery_lives=False)
                 return
             if data[:1] == descriptors.STORED:
                 self._attachments.stored(data[1:17].hex())
@@ -281,6 +282,15 @@ class Daemon:
                 worker = data[1:17].hex()
                 if self._stage.post("mind", Tell((WorkerForgotten(worker),))):
                     self._attachments.dropped(worker)
+
+    def _asked_to_end(self) -> None:
+        """By the nursery, or by the kernel because it has died."""
+        self._leave(nursery_lives=os.getppid() == self._inherited.nursery)
+
+    def _leave(self, nursery_lives: bool) -> None:
+        """Whoever comes from now on waits for the next supervisor: nobody keeps descriptors here any more."""
+        self._connections.stop()
+        self._leaving.begin(nursery_lives)
 
     def _to_nursery(self, data: bytes, numbers: tuple[int, ...]) -> bool:
         return descriptors.send(self._channel, data, numbers)
@@ -348,8 +358,9 @@ def _limits(told: SupervisorSettings) -> Limits:
 
 def main() -> int:
     """The entry of the process; the argument is the number of the table's descriptor."""
-    # A terminal that closes tells the whole group: it is the nursery's word that counts.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # A terminal that closes, or its ^C, tells the whole group: it is the nursery's word that counts.
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     table = int(sys.argv[1])
     with open(table, "rb") as file:
         file.seek(0)

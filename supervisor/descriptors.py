@@ -231,6 +231,15 @@ def parent_of(pid: int) -> int:
         return 0
 
 
+def is_stopped(pid: int) -> bool:
+    """True if a signal or a debugger has stopped this process."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] in "Tt"
+    except (OSError, IndexError):
+        return False
+
+
 def die_with_parent(parent: int) -> bool:
     """Ask for SIGTERM when the parent dies; False = it is dead already. Call from the main thread."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)

@@ -208,8 +208,6 @@ class Lives:
                 pass_fds=(*inheritance.numbers(), table),
                 env=self._surroundings(),
                 stdin=subprocess.DEVNULL,
-                # A terminal's ^C is for the nursery, which ends everything in order.
-                process_group=0,
             )
         finally:
             os.close(table)

@@ -4,7 +4,8 @@ The lock is a flock on `breakerd.lock`; the file's text names who holds it (for 
 nursery). Written by the holder alone, after it has the lock; a reader that meets half a text waits for
 the rest. The lock goes when both holders are gone, so there are never two writers of a checkpoint.
 A daemon that is stopped does not notice that its nursery died: the next nursery kills exactly that
-process, after a second, if its parent is no longer the recorded nursery.
+process, after a second (one that runs, but does not end: after two), if its parent is no longer the recorded
+nursery.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from supervisor.descriptors import identity, parent_of
+from supervisor.descriptors import identity, is_stopped, parent_of
 from supervisor.errors import AlreadyRunning
 
 LOCK_NAME: Final = "breakerd.lock"
-ORPHAN_GRACE_S: Final = 1.0
-"""A daemon whose nursery died has this long to write its last checkpoint before it is killed."""
+ORPHAN_GRACE_S: Final = 2.0
+"""A daemon whose nursery died has this long to see the managed workers end, 1.5 s at most, and to write its
+last checkpoint, before it is killed."""
+STOPPED_GRACE_S: Final = 1.0
+"""One that is stopped does neither."""
 PATIENCE_S: Final = 3.0
 """How long a new nursery waits for a lock whose holder it cannot name or cannot end."""
 LOOK_S: Final = 0.02
@@ -93,7 +97,7 @@ def _wait(fd: int, waited_s: float) -> None:
     if holders.nursery_lives():
         raise AlreadyRunning(holders.nursery)
     orphan = holders.orphan()
-    if orphan and waited_s > ORPHAN_GRACE_S:
+    if orphan and waited_s > (STOPPED_GRACE_S if is_stopped(orphan) else ORPHAN_GRACE_S):
         with contextlib.suppress(ProcessLookupError):
             os.kill(orphan, signal.SIGKILL)
     if waited_s > PATIENCE_S:

@@ -114,6 +114,10 @@ class Managed:
         for asker in askers.values():
             self._refuse(asker.request, "busy", "the supervisor could not handle this; look at the status")
 
+    def pids(self) -> list[int]:
+        """Those that live."""
+        return [one.pid for one in self._processes.values() if one.pid]
+
     def processes(self) -> tuple[ManagedProcess, ...]:
         """All of them, in the order of the configuration: the supervisor's own first."""
         place = {title: number for number, title in enumerate(self._titles())}

@@ -51,7 +51,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "roster",
         "engine",
         # the daemon's actors, and what they touch
-        "actor breaker_views connections decode errand health probe_schedule timers",
+        "actor breaker_views connections decode errand health leaving probe_schedule timers",
         "mind source views",
         "intake probes",
         "attachments intake_actor start talks",

@@ -6,9 +6,12 @@ They find their supervisor by themselves; nothing here says where it is.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import ipc
@@ -50,3 +53,22 @@ def ignores(name: str) -> None:
     ipc.connect(name=name)
     while True:
         time.sleep(60.0)
+
+
+def fails() -> None:
+    """At once, with an exit code."""
+    sys.exit(7)
+
+
+def leaves_orphans(folder: str) -> None:
+    """Five grandchildren that outlive this process a little, and an exit code."""
+    for number in range(5):
+        child = os.fork()
+        if not child:
+            if os.fork():
+                os._exit(0)
+            Path(folder, f"{os.getpid()}-{number}").touch()
+            time.sleep(0.2)
+            os._exit(number)
+        os.waitpid(child, 0)
+    sys.exit(7)

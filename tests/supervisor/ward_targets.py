@@ -83,10 +83,11 @@ def beats(folder: str, times: int) -> None:
     pause.wait()
 
 
-def talks(talk: socket.socket) -> None:
+def talks(number: int) -> None:
     """Answers each message with its pid in front of it."""
-    while data := talk.recv(8192):
-        talk.send(f"{os.getpid()} ".encode() + data)
+    with socket.socket(fileno=number) as talk:
+        while data := talk.recv(8192):
+            talk.send(f"{os.getpid()} ".encode() + data)
 
 
 def leaves_a_note(folder: str, name: str) -> None:
