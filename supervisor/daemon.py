@@ -37,7 +37,7 @@ from supervisor.figures import Figures, Subject
 from supervisor.hello import Greeter
 from supervisor.intake import Intake
 from supervisor.intake_actor import Died, IntakeActor, Look
-from supervisor.leaving import Leaving
+from supervisor.leaving import Leaving, Pids
 from supervisor.managed import Accepted, Managed, State
 from supervisor.managed import Look as LookAtOrders
 from supervisor.messages import Tick, WorkerForgotten, WorkerLeft
@@ -124,7 +124,8 @@ class Daemon:
         self._connections = self._seat(told)
         self._ticking = Timer(loop, told.tick_s, self._tick)
         self._copying = Timer(loop, told.disk_interval_s, lambda: self._stage.post("disk", CopyDue()))
-        self._leaving = Leaving(loop.call_later, time.monotonic, loop.stop, self._managed.pids)
+        pids = Pids(self._managed.pids, self._attached_pids)
+        self._leaving = Leaving(loop.call_later, time.monotonic, loop.stop, self._nursery_lives, pids)
         self._takeover(begun)
 
     def _seat(self, told: SupervisorSettings) -> Connections:
@@ -192,7 +193,7 @@ class Daemon:
         loop = self._loop
         loop.add_reader(self._inherited.bell, self._rung)
         loop.add_reader(self._channel.fileno(), self._from_nursery)
-        loop.add_signal_handler(signal.SIGTERM, self._asked_to_end)
+        loop.add_signal_handler(signal.SIGTERM, self._leaving.asked)
         self._every(HEARTBEAT_S, self._beat)
         self._every(SWEEP_S, lambda: self._stage.post("control", Sweep()))
         self._every(SWEEP_S, lambda: self._stage.post("reload", LookAtReload()))
@@ -264,7 +265,9 @@ class Daemon:
             if not data:
                 log.error("the nursery is gone: writing the last checkpoint")
                 self._loop.remove_reader(self._channel.fileno())
-                self._leave(nursery_lives=False)
+                # Whoever comes now waits for the next supervisor: nobody keeps descriptors any more.
+                self._connections.stop()
+                self._leaving.orphaned()
                 return
             if data[:1] == descriptors.STORED:
                 self._attachments.stored(data[1:17].hex())
@@ -283,14 +286,12 @@ class Daemon:
                 if self._stage.post("mind", Tell((WorkerForgotten(worker),))):
                     self._attachments.dropped(worker)
 
-    def _asked_to_end(self) -> None:
-        """By the nursery, or by the kernel because it has died."""
-        self._leave(nursery_lives=os.getppid() == self._inherited.nursery)
+    def _nursery_lives(self) -> bool:
+        nursery = self._inherited.nursery
+        return os.getppid() == nursery and descriptors.state_of(nursery) not in ("Z", "X", "")
 
-    def _leave(self, nursery_lives: bool) -> None:
-        """Whoever comes from now on waits for the next supervisor: nobody keeps descriptors here any more."""
-        self._connections.stop()
-        self._leaving.begin(nursery_lives)
+    def _attached_pids(self) -> list[int]:
+        return [worker.pid for worker in self._mind.engine.workers.values()]
 
     def _to_nursery(self, data: bytes, numbers: tuple[int, ...]) -> bool:
         return descriptors.send(self._channel, data, numbers)
@@ -359,8 +360,8 @@ def _limits(told: SupervisorSettings) -> Limits:
 def main() -> int:
     """The entry of the process; the argument is the number of the table's descriptor."""
     # A terminal that closes, or its ^C, tells the whole group: it is the nursery's word that counts.
-    for number in (signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    for ignored in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(ignored, signal.SIG_IGN)
     table = int(sys.argv[1])
     with open(table, "rb") as file:
         file.seek(0)

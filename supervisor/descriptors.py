@@ -231,13 +231,13 @@ def parent_of(pid: int) -> int:
         return 0
 
 
-def is_stopped(pid: int) -> bool:
-    """True if a signal or a debugger has stopped this process."""
+def state_of(pid: int) -> str:
+    """The letter of its first thread's state, such as R, T for stopped or Z for dead; empty = not known."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0] in "Tt"
+            return file.read().rpartition(")")[2].split()[0]
     except (OSError, IndexError):
-        return False
+        return ""
 
 
 def die_with_parent(parent: int) -> bool:

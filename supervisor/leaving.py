@@ -2,14 +2,15 @@
 
 The nursery held their segments. It is gone, and the kernel has asked its workers to end; one that ends
 after this process leaves nobody who could count what it put last. So a daemon without a nursery goes on
-reading until they are dead, for LEAVE_S at most: whoever ignores signals keeps its own segment, and hands it
-to the next supervisor.
+reading until they are dead and counted, for LEAVE_S at most: whoever ignores signals keeps its own segment,
+and hands it to the next supervisor.
 Neighbours: `daemon` (the loop), `managed` (which processes there are). Knows no segment.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from supervisor.descriptors import identity
@@ -20,6 +21,16 @@ does not wait for this process any more."""
 LOOK_S: Final = 0.02
 
 
+@dataclass(frozen=True, slots=True)
+class Pids:
+    """Where it is seen who is still to be counted."""
+
+    managed: Callable[[], Iterable[int]]
+    """The processes that lived when the nursery last told."""
+    attached: Callable[[], Iterable[int]]
+    """Those whose segments were not read to their end yet."""
+
+
 class Leaving:
     """One daemon's end."""
 
@@ -28,25 +39,39 @@ class Leaving:
         later: Callable[[float, Callable[[], None]], object],
         clock: Callable[[], float],
         stop: Callable[[], None],
-        pids: Callable[[], Iterable[int]],
+        nursery_lives: Callable[[], bool],
+        pids: Pids,
     ) -> None:
-        """`pids`: the managed processes that live, as the nursery has told last."""
         self._later = later
         self._clock = clock
         self._stop = stop
+        self._nursery_lives = nursery_lives
         self._pids = pids
         self._until = 0.0
 
-    def begin(self, nursery_lives: bool) -> None:
-        """This daemon shall end."""
-        if nursery_lives:
+    def asked(self) -> None:
+        """SIGTERM: from the nursery, or from the kernel when the nursery's first thread is dead.
+
+        At that instant the rest of the nursery may still seem to live, so it is looked at twice.
+        """
+        self._later(LOOK_S, self._asked_by_whom)
+
+    def _asked_by_whom(self) -> None:
+        if self._nursery_lives():
             self._stop()
-        elif not self._until:
+        else:
+            self.orphaned()
+
+    def orphaned(self) -> None:
+        """The nursery is dead. Said again, it changes nothing."""
+        if not self._until:
             self._until = self._clock() + LEAVE_S
             self._look()
 
     def _look(self) -> None:
-        if self._clock() >= self._until or not any(map(identity, self._pids())):
-            self._stop()
-        else:
+        managed = set(self._pids.managed())
+        waits = not managed.isdisjoint(self._pids.attached()) or any(map(identity, managed))
+        if waits and self._clock() < self._until:
             self._later(LOOK_S, self._look)
+        else:
+            self._stop()

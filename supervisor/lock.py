@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from supervisor.descriptors import identity, is_stopped, parent_of
+from supervisor.descriptors import identity, parent_of, state_of
 from supervisor.errors import AlreadyRunning
 
 LOCK_NAME: Final = "breakerd.lock"
@@ -97,7 +97,7 @@ def _wait(fd: int, waited_s: float) -> None:
     if holders.nursery_lives():
         raise AlreadyRunning(holders.nursery)
     orphan = holders.orphan()
-    if orphan and waited_s > (STOPPED_GRACE_S if is_stopped(orphan) else ORPHAN_GRACE_S):
+    if orphan and waited_s > (STOPPED_GRACE_S if state_of(orphan) in ("T", "t") else ORPHAN_GRACE_S):
         with contextlib.suppress(ProcessLookupError):
             os.kill(orphan, signal.SIGKILL)
     if waited_s > PATIENCE_S:

@@ -22,11 +22,11 @@ from tests.faults.oracle import Ledger
 _over = threading.Event()
 
 
-def calls(ledgers: str, breaker: str, per_s: float, politely: bool = True) -> None:
-    """Guarded calls, `per_s` a second, until SIGTERM; `politely` ends between two of them."""
-    if politely:
-        signal.signal(signal.SIGTERM, _told)
-    ipc.connect(name=breaker)  # what is called before is not the supervisor's to count
+def calls(ledgers: str, breaker: str, per_s: float, patient: bool = True) -> None:
+    """Guarded calls, `per_s` a second, until SIGTERM. A `patient` one makes none before it is attached."""
+    signal.signal(signal.SIGTERM, _told)
+    while patient and not _over.is_set() and not ipc.connect():
+        pass
     guard = ipc.CircuitBreaker(breaker, failure_threshold=None, failure_rate=None)
     guarded, ledger = guard(body), Ledger(ledgers, breaker, breaker)
     began, made = time.monotonic(), 0

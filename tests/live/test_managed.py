@@ -105,7 +105,9 @@ def retire(house: House) -> None:
 
 def test_a_managed_worker_finds_its_supervisor_and_is_counted_exactly(build: Build) -> None:
     """Nothing in its code says where; it is known by its title."""
-    house = configured(build, table("web", "calls", "LEDGERS", "web", 2000, count=2, restart="transient"))
+    house = configured(
+        build, table("web", "calls", "LEDGERS", "web", 2000, False, count=2, restart="transient")
+    )
     pids = wait_managed(house, "web:1", "web:2")
     names = {worker["name"]: worker["pid"] for worker in house.workers()}
     assert names == pids
@@ -129,7 +131,7 @@ def test_a1_whoever_is_killed_is_back_and_everything_is_counted(build: Build) ->
     with Watch(house):
         for _ in range(effort(8, 200)):
             time.sleep(dice.uniform(0.05, 0.6))  # the instant of the kill is random
-            victims = [*dice.sample(sorted(managed(house).values()), dice.randint(0, 2))]
+            victims = dice.sample(sorted(managed(house).values()), dice.randint(0, 2))
             if dice.random() < 0.6:
                 victims.append(house.daemon_pid)
             dice.shuffle(victims)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from supervisor.leaving import LEAVE_S, Leaving
+from supervisor.leaving import LEAVE_S, Leaving, Pids
 
 
 class Loop:
@@ -20,9 +20,15 @@ class Loop:
         self.now = 100.0
         self.waiting: list[Callable[[], None]] = []
         self.stops = 0
+        self.nursery_lives = True
         self.pids: list[int] = []
+        self.attached: list[int] = []
         self.leaving = Leaving(
-            lambda _, work: self.waiting.append(work), lambda: self.now, self._stop, lambda: self.pids
+            lambda _, work: self.waiting.append(work),
+            lambda: self.now,
+            self._stop,
+            lambda: self.nursery_lives,
+            Pids(lambda: self.pids, lambda: self.attached),
         )
 
     def _stop(self) -> None:
@@ -48,20 +54,35 @@ def test_asked_by_its_nursery_it_ends_at_once(worker: subprocess.Popen[bytes]) -
     """The nursery has ended its workers before."""
     loop = Loop()
     loop.pids = [worker.pid]
-    loop.leaving.begin(nursery_lives=True)
-    assert loop.stops == 1
+    loop.leaving.asked()
+    loop.turn()
+    assert (loop.stops, loop.waiting) == (1, [])
+
+
+def test_a_signal_may_be_the_first_sign_of_the_nurserys_death(worker: subprocess.Popen[bytes]) -> None:
+    """The kernel sends it when the first thread is dead; then the others die, too."""
+    loop = Loop()
+    loop.pids = [worker.pid]
+    loop.leaving.asked()
+    loop.nursery_lives = False
+    loop.turn()
+    assert (loop.stops, len(loop.waiting)) == (0, 1)
 
 
 def test_without_a_nursery_it_ends_after_the_workers(worker: subprocess.Popen[bytes]) -> None:
-    """Also one that nobody has reaped yet is dead. Said twice, it ends once."""
+    """Dead is who has not been reaped yet, too; then it must be counted. Said twice, it ends once."""
     loop = Loop()
     loop.pids = [worker.pid]
-    loop.leaving.begin(nursery_lives=False)
-    loop.leaving.begin(nursery_lives=False)
+    loop.attached = [worker.pid, os.getpid()]
+    loop.leaving.orphaned()
+    loop.leaving.orphaned()
     loop.turn()
     assert (loop.stops, len(loop.waiting)) == (0, 1)
     worker.send_signal(signal.SIGKILL)
     os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+    loop.turn()
+    assert (loop.stops, len(loop.waiting)) == (0, 1)
+    loop.attached.remove(worker.pid)
     loop.turn()
     assert (loop.stops, loop.waiting) == (1, [])
 
@@ -70,7 +91,7 @@ def test_it_does_not_wait_for_ever(worker: subprocess.Popen[bytes]) -> None:
     """One that ignores signals keeps its own segment."""
     loop = Loop()
     loop.pids = [worker.pid]
-    loop.leaving.begin(nursery_lives=False)
+    loop.leaving.orphaned()
     loop.now += LEAVE_S
     loop.turn()
     assert (loop.stops, loop.waiting) == (1, [])
@@ -79,5 +100,5 @@ def test_it_does_not_wait_for_ever(worker: subprocess.Popen[bytes]) -> None:
 def test_who_has_ended_is_not_waited_for() -> None:
     """The newest word of the nursery counts."""
     loop = Loop()
-    loop.leaving.begin(nursery_lives=False)
+    loop.leaving.orphaned()
     assert loop.stops == 1
