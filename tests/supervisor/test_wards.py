@@ -242,7 +242,7 @@ def test_one_that_is_removed_and_wanted_again(rig: Rig, tmp_path: Path) -> None:
     assert rig.states() == {"web": "STOPPING"}
     rig.apply(replace(web, args=(str(tmp_path), "again")))
     rig.seen(tmp_path, "again")
-    assert rig.states() == {"web": "RUNNING"}
+    rig.until(lambda: rig.states() == {"web": "RUNNING"})
     assert not alive(pid)
     assert rig.last("web")["gone"] is False
 
