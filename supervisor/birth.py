@@ -54,7 +54,7 @@ class Birth:
     page: mmap.mmap
     """Where it beats."""
     talk: socket.socket | None
-    """Its end of the talk with the daemon; its number is the target's first argument."""
+    """Its end of the talk with the daemon; the target's first argument."""
     life: Life
     level: str
     log_format: str
@@ -78,7 +78,7 @@ def live(birth: Birth) -> None:
     beating.watch(birth.page)
     try:
         _furnish(birth)
-        arguments = birth.table.args if birth.talk is None else (birth.talk.detach(), *birth.table.args)
+        arguments = birth.table.args if birth.talk is None else (birth.talk, *birth.table.args)
         find(birth.table.target)(*arguments)
     except Exception:
         log.exception("%s raised", birth.table.target)

@@ -83,9 +83,9 @@ def beats(folder: str, times: int) -> None:
     pause.wait()
 
 
-def talks(number: int) -> None:
+def talks(talk: socket.socket) -> None:
     """Answers each message with its pid in front of it."""
-    with socket.socket(fileno=number) as talk:
+    with talk:
         while data := talk.recv(8192):
             talk.send(f"{os.getpid()} ".encode() + data)
 
