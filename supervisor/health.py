@@ -20,7 +20,7 @@ from supervisor.engine import Engine
 from supervisor.facts import Facts, ManagedProcess
 from supervisor.host_breaker import REFUSING, HostBreaker
 from supervisor.probe_watch import ERROR, FAILED
-from supervisor.processes import WARNING, description
+from supervisor.processes import description, warning
 
 LEVELS: Final = ("live", "ready", "full")
 FRESH_S: Final = 60.0
@@ -173,7 +173,7 @@ def _workers(engine: Engine) -> Iterator[Check]:
 
 def _managed(process: ManagedProcess, now: float) -> Iterator[Check]:
     """One managed process: given up or failing is a warning; lines of its log that are lost are shown."""
-    name, why = f"managed:{process.title}", WARNING.get(process.state)
+    name, why = f"managed:{process.title}", warning(process)
     if why is None:
         yield Check(name, "pass", value=process.state)
     else:

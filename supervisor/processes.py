@@ -14,6 +14,13 @@ WARNING: Final = {"FATAL": "is given up", "BACKOFF": "ended and is started again
 """States that health warns of, in words."""
 
 
+def warning(one: ManagedProcess) -> str | None:
+    """What health warns of; None = nothing. One that could not be forked is STARTING until it can be."""
+    if one.state == "STARTING" and not one.pid and one.last_exit.startswith("cannot be started"):
+        return "waits to be started"
+    return WARNING.get(one.state)
+
+
 def listed(facts: Facts, attached: str, now: float) -> list[dict[str, Any]]:
     """Nursery and daemon, then every managed process; `attached` says what the daemon serves."""
     since = facts.started_at if facts.nursery_started_at is None else facts.nursery_started_at

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from supervisor.errors import BadRequest, WorkerNotFound
+from supervisor.lives import SHORTAGES
 from supervisor.policy import NEVER, Act, Retreat, WardState
 from supervisor.reports import Reports
 from supervisor.settings import SupervisorSettings
@@ -29,6 +30,8 @@ FORKS_MAX: Final = 4
 """Forks in one turn of the loop: nobody else waits longer than for these."""
 LOOK_S: Final = 1.0
 """How often memory and heartbeats are looked at."""
+SHORTAGE_S: Final = 0.5
+"""After a fork for which no process, thread or descriptor was to be had, the next one waits so long."""
 STOP_ALL_S: Final = 20.0
 """How long all workers together may take to end when breakerd does; then the rest is killed. With the
 daemon's own time it is less than TimeoutStopSec of the unit."""
@@ -54,6 +57,8 @@ class Wards:
         """Their tables were removed; they are forgotten when they have ended."""
         self._births: deque[Ward] = deque()
         """STARTING, and not forked yet."""
+        self._bear_at = 0.0
+        """Nobody is forked before: nothing could be had for it lately."""
         self._retreat: Retreat | None = None
         self._end_at = NEVER
         """When the end of all has taken too long; NEVER = the end has not begun."""
@@ -196,9 +201,9 @@ class Wards:
 
     def next_time(self, now: float) -> float:
         """When `turn` has to be called at the latest, s."""
+        times = [ward.course.until for ward in self if ward not in self._births]
         if self._births:
-            return now
-        times = [ward.course.until for ward in self]
+            times.append(max(now, self._bear_at))
         if self._retreat is not None:
             times.append(self._retreat.until)
         if self._limited():
@@ -221,7 +226,8 @@ class Wards:
             self._look(now)
         self._go_on(now)
         for _ in range(min(FORKS_MAX, len(self._births))):
-            self._bear(self._births.popleft(), now)
+            if now >= self._bear_at:
+                self._bear(self._births.popleft(), now)
 
     def _limited(self) -> list[Ward]:
         """Who has to be looked at."""
@@ -268,13 +274,20 @@ class Wards:
         self._reports.changed(ward.title, ward.plain(self._home))
 
     def _bear(self, ward: Ward, now: float) -> None:
-        """Fork; where that is impossible, it counts as a bad end."""
+        """Fork; where nothing more can be had it waits, which is no fault of its own."""
         try:
             ward.fork(self._home, now)
         except OSError as error:
-            log.error("%s cannot be started: %s", ward.title, error.strerror)  # noqa: TRY400 (one line)
-            ward.last_exit = f"cannot be started: {error.strerror}"
-            self._ended(ward, False, now)
+            why = f"cannot be started: {error.strerror}"
+            if ward.last_exit != why:
+                log.error("%s %s", ward.title, why)  # noqa: TRY400 (one line)
+            ward.last_exit = why
+            if error.errno in SHORTAGES:
+                self._births.appendleft(ward)
+                self._bear_at = now + SHORTAGE_S
+                self._reports.changed(ward.title, ward.plain(self._home))
+            else:
+                self._ended(ward, False, now)
             return
         ward.course.born(now)
         self._poll.register(ward.pidfd, select.POLLIN)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import ipc
+from ipc import control
 from tests.faults.body import body
 from tests.faults.oracle import Ledger
 
@@ -49,6 +50,19 @@ def descriptors(crew: Crew) -> dict[str, Any]:
         except FileNotFoundError:
             continue  # by which the folder was read
     return {"open": found}
+
+
+def ask(crew: Crew, verb: str, **fields: Any) -> dict[str, Any]:
+    """Ask the supervisor something as this user; the code of a refusal, empty = it was answered."""
+    path = control.socket_path(None)
+    assert path is not None
+    try:
+        control.ask(path, verb, 2.0, **fields)
+    except ipc.ControlDenied:
+        return {"code": "denied"}
+    except ipc.ControlError as error:
+        return {"code": getattr(error, "code", type(error).__name__)}
+    return {"code": ""}
 
 
 class Trials:
@@ -111,6 +125,6 @@ def tried(crew: Crew) -> dict[str, Any]:
 
 
 ORDERS: Final[dict[str, Callable[..., dict[str, Any]]]] = {
-    "become": become, "execute": execute, "descriptors": descriptors, "try_always": try_always,
+    "ask": ask, "become": become, "execute": execute, "descriptors": descriptors, "try_always": try_always,
     "tried": tried,
 }  # fmt: skip
