@@ -17,7 +17,7 @@ import pytest
 from tests.faults import rude
 from tests.faults.effort import PATIENCE_S, effort
 from tests.faults.groups import Group
-from tests.faults.judge import Watch, judge
+from tests.faults.judge import Watch
 from tests.faults.managed import NAMES, calling, dismiss, keeping, pids, processes
 from tests.live.house import House, alive, cpu_s, descriptors, wait_for
 
@@ -143,7 +143,9 @@ def test_d_managed_workers_do_not_notice_what_is_done_to_the_socket(build: Calla
             abuse(house)
             assert (pids(house), restarts(house)) == (before, dict.fromkeys(NAMES, 0)), abuse.__name__
             calling(house)
-    assert {one["state"] for one in processes(house).values()} == {"RUNNING"}
+    wait_for(
+        "they have settled", lambda: {one["state"] for one in processes(house).values()} == {"RUNNING"}, 3.0
+    )
     wait_for("descriptors are flat", lambda: descriptors(house.nursery_pid) <= open_before, 3.0)
     dismiss(house)
 
