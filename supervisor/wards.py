@@ -165,6 +165,7 @@ class Wards:
         found = [
             ward
             for ward in self._groups.get(group, ())
+            if not ward.spec.internal
             if not number or name in (ward.title, f"{group}:{ward.number}")
         ]
         if not found:

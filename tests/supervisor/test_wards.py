@@ -195,7 +195,7 @@ def test_all_are_stopped_in_reverse_and_started_again(rig: Rig, tmp_path: Path) 
     before = rig.ward("second:2").pid
     assert rig.command("restart", "second:2") == ["second:2"]
     rig.until(lambda: rig.ward("second:2").pid not in (0, before))
-    for name in ("second:3", "third", "first:x"):
+    for name in ("second:3", "third", "first:x", "own", "own:1"):
         with pytest.raises(WorkerNotFound):
             rig.command("start", name)
     with pytest.raises(BadRequest, match="no verb"):
