@@ -35,6 +35,8 @@ class Catalogue:
         """By full or short name: settings (None = the file gives none), and whether it is critical."""
         self.watches: dict[str, ProbeWatch] = {}
         """By full or short name: the probe that the file gives to that table."""
+        self._probed: dict[str, list[HostBreaker]] = {}
+        """By the same names: the breakers that this probe speaks for; it follows from the rest."""
 
     def resolve(self, name: str) -> str:
         """The full name of what a person typed, full or short. Raises BreakerNotFound."""
@@ -65,6 +67,7 @@ class Catalogue:
         )
         self.numbered.append(made)
         self.named[made.name] = made
+        self._assign(made)
         self._gate(made, now)
         return made
 
@@ -80,6 +83,7 @@ class Catalogue:
                 turn.happened("supervisor", f"the configuration of breaker {name} is not used: {error}")
                 settings = None
             self.configured[name] = (settings, critical)
+        self._assign_all()
         for breaker in self.numbered:
             breaker.configured, breaker.critical = self._said(breaker.namespace, breaker.short)
             self.choose(breaker, turn)
@@ -125,6 +129,7 @@ class Catalogue:
         for rule in told.probes:
             known = before.get(rule.table)
             self.watches[rule.table] = known if known and known.rule == rule else ProbeWatch(rule)
+        self._assign_all()
         for breaker in self.numbered:
             self._gate(breaker, turn.now)
             turn.touch(breaker)
@@ -140,13 +145,12 @@ class Catalogue:
             turn.happened("breaker", f"{told.table}: {news}", **facts)
         if watch.verdict == ERROR:
             return
-        for breaker in self.numbered:
-            if self.watch_of(breaker) is watch:
-                self._gate(breaker, turn.now)
-                if watch.fallen(breaker.breaker.since):
-                    cause = f"its probe failed {watch.run} times: {watch.text}"
-                    breaker.breaker.trip(cause, turn.now, breaker.chance(turn.chance))
-                turn.touch(breaker)
+        for breaker in self._probed[told.table]:
+            self._gate(breaker, turn.now)
+            if watch.fallen(breaker.breaker.since):
+                cause = f"its probe failed {watch.run} times: {watch.text}"
+                breaker.breaker.trip(cause, turn.now, breaker.chance(turn.chance))
+            turn.touch(breaker)
 
     def watch_of(self, breaker: HostBreaker) -> ProbeWatch | None:
         """The probe that speaks for this breaker: that of its exact table, if it has one, probed or not."""
@@ -162,6 +166,17 @@ class Catalogue:
         watch = self.watch_of(self.named[self.resolve(name)])
         return "" if watch is None else watch.rule.table
 
+    def _assign_all(self) -> None:
+        """Names or probes have changed: note anew which probe speaks for which breakers."""
+        self._probed = {table: [] for table in self.watches}
+        for breaker in self.numbered:
+            self._assign(breaker)
+
+    def _assign(self, breaker: HostBreaker) -> None:
+        watch = self.watch_of(breaker)
+        if watch is not None:
+            self._probed[watch.rule.table].append(breaker)
+
     def _gate(self, breaker: HostBreaker, now: float) -> None:
         """Let the probe's last words, or that there is none, act on a breaker."""
         watch, judge = self.watch_of(breaker), breaker.breaker
@@ -172,12 +187,11 @@ class Catalogue:
 
     def probing(self) -> tuple[Probing, ...]:
         """For the schedule of probes: every table that has one, and since when its breakers wait for it."""
-        opened = dict.fromkeys(self.watches, NEVER)
-        for breaker in self.numbered:
-            watch = self.watch_of(breaker)
-            if watch is not None and breaker.state is BreakerState.OPEN:
-                opened[watch.rule.table] = max(opened[watch.rule.table], breaker.breaker.since)
-        return tuple(Probing(table, since > NEVER, since) for table, since in opened.items())
+        found = []
+        for table, breakers in self._probed.items():
+            since = [one.breaker.since for one in breakers if one.state is BreakerState.OPEN]
+            found.append(Probing(table, bool(since), max(since, default=NEVER)))
+        return tuple(found)
 
     # --- snapshots --------------------------------------------------------------------------------
 
@@ -213,4 +227,5 @@ class Catalogue:
         for values in plain[2]:
             watch = ProbeWatch.from_plain(values)
             catalogue.watches[watch.rule.table] = watch
+        catalogue._assign_all()
         return catalogue
