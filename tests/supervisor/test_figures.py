@@ -15,9 +15,11 @@ from supervisor import descriptors
 from supervisor.actor import Stage
 from supervisor.connections import Connections
 from supervisor.figures import ASKERS_MAX, MEASURE_S, Figures, Measured, Subject, Wanted, measure
+from tests.conftest import could_not_run
 from tests.supervisor.answering import Answers, request
 
 NOW = float("inf")
+NOBODY = 65_534
 
 
 @pytest.fixture
@@ -73,6 +75,27 @@ def test_who_is_dead_or_elsewhere_has_none(child: subprocess.Popen[bytes]) -> No
     before = len(os.listdir("/proc/self/fd"))
     assert measure(subjects, time.monotonic) == {}
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_another_users_process_shows_what_it_shows() -> None:
+    """Memory and time are everybody's to see, descriptors are not: that field is blank."""
+    if os.geteuid() != 0:
+        could_not_run("figures-of-others", "only root can become another user")
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setuid(NOBODY)
+            usage = measure([Subject(os.getppid(), NOW)], time.monotonic)[os.getppid()]
+            os.write(writing, f"{usage.rss_bytes > 0} {usage.threads > 0} {usage.fds}".encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reading, 100) == b"True True None"
+    os.close(reading)
+    os.close(writing)
 
 
 def test_a_measuring_stops_in_time() -> None:

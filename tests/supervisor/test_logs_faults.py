@@ -19,7 +19,7 @@ import pytest
 from supervisor.log_pipe import RECORD_MAX, TEXT_MAX, WAITING_MAX
 from supervisor.logs import Life, Logs
 from supervisor.stderr import Stderr
-from tests.supervisor.pretend_nursery import LogNursery, Time, say, until
+from tests.supervisor.pretend_nursery import WAIT_S, LogNursery, Time, say, until
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 log = logging.getLogger("app.web")
@@ -82,13 +82,26 @@ def test_bytes_that_are_no_pickle_are_a_gap(nursery: LogNursery, raw: bytes) -> 
 
 
 def test_a_record_beyond_all_bounds_ends_this_life_of_the_log(nursery: LogNursery) -> None:
-    """Nobody allocates what it says; the worker goes on, and what it says later is counted as lost."""
+    """Nobody waits for what it says is coming; the worker goes on, and is not heard."""
+
+    def deaf(life: Life) -> bool:
+        try:
+            os.write(life.descriptors[1], b"x")
+        except BrokenPipeError:
+            return True
+        return False
 
     def work(life: Life) -> None:
-        os.write(life.descriptors[1], struct.pack("!i", RECORD_MAX + 1) + b"x" * 1000)
+        os.write(life.descriptors[1], struct.pack("!i", RECORD_MAX + 1))
+        until("the pipe is closed", lambda: deaf(life))
         log.info("too late")
+        os._exit(0)  # without the complaint of its sending thread
 
-    life = nursery.live("web", work)
+    process, life = nursery.fork("web", work)
+    process.join(2.0 * WAIT_S)
+    assert process.exitcode == 0
+    nursery.reap(process, life)
+    nursery.settle(life)
     assert (nursery.lines("web"), life.lines) == ([], 0)
 
 
