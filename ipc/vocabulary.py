@@ -17,6 +17,9 @@ from ipc.errors import SettingsError
 PROTOCOL_VERSION: Final = 1
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 FOREVER: Final = float("inf")
+PROBER_VARIABLE: Final = "BREAKERD_PROBER"
+"""In the environment of a program that a probe has started: `pid:tick` of the prober, tick = when the kernel
+says that it began."""
 MANUAL_DEFAULT_S: Final = 3600.0
 """How long a manual state lasts when the operator does not say."""
 CLASSES_PER_BREAKER: Final = 32

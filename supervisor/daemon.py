@@ -118,7 +118,9 @@ class Daemon:
         self._reload = Reload(told, self._to_nursery, Errand(later), self._apply, time.monotonic, self._step)
         self._managed = Managed(self._to_nursery, inherited.runtime, told.workers, time.monotonic)
         self._figures = Figures(self._subjects, Errand(later))
-        self._talks = Talks(loop, lambda message: self._stage.post("probes", message), self._to_nursery)
+        self._talks = Talks(
+            loop, lambda message: self._stage.post("probes", message), self._to_nursery, Errand(later)
+        )
         self._probes = Probes(self._mind.openings, self._talks, time.monotonic, random.random)
         self._reload.problem = inherited.config_problem
         self._connections = self._seat(told)

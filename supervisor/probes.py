@@ -30,6 +30,9 @@ log = logging.getLogger("breakerd.probes")
 
 PREPARE_S: Final = 15.0
 """How long a prober may load drivers before the time of its probe begins."""
+SWEEPS_S: Final = (0.5, 3.0)
+"""How long after the end of a prober, and after the begin of a daemon, strays are looked for: its end is
+seen a moment before the kernel says that it is dead."""
 KILL_AGAIN_S: Final = 1.0
 """How soon the nursery, whose queue may have been full, is asked again for a prober that has not ended."""
 BY_HAND_S: Final = 10.0
@@ -96,6 +99,9 @@ class Wire(Protocol):
     def kill_group(self, group: int) -> None:
         """Kill a program that a probe has started, with all that it started."""
 
+    def sweep(self) -> None:
+        """Find and kill programs of dead probers that nobody was told of."""
+
 
 @dataclass(slots=True)
 class _Prober:
@@ -137,6 +143,13 @@ class Probes:
         self._asking: dict[int, Request] = {}
         """Who waits for an answer, by ticket."""
         self._tickets = 0
+        self._sweeps: list[float] = []
+        """When strays are to be looked for, s."""
+        self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        now = self._clock()
+        self._sweeps = [now + seconds for seconds in SWEEPS_S]
 
     @property
     def probers(self) -> tuple[str, ...]:
@@ -271,6 +284,7 @@ class Probes:
     def _ended(self, key: Key) -> None:
         """Its process is dead, or has closed its end, which is as good as that."""
         self._condemned.pop(key, None)
+        self._sweep_later()
         if key in self._probers:
             self._lose(key, ERROR, "its prober ended while it asked; it is asked again", kill=False)
 
@@ -283,6 +297,9 @@ class Probes:
                 self._late(key, prober)
         for key in [key for key, asked in self._condemned.items() if now - asked >= KILL_AGAIN_S]:
             self._condemn(key)
+        if self._sweeps and now >= self._sweeps[0]:
+            del self._sweeps[0]
+            self._wire.sweep()
         for ticket in self.schedule.forget(now - BY_HAND_S):
             text = (
                 "all probers are taken" if self._probers else "there is no prober: see supervisorctl status"

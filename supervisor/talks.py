@@ -19,7 +19,9 @@ from typing import Any, Final
 
 from supervisor import descriptors
 from supervisor.connections import Watcher
+from supervisor.errand import Run
 from supervisor.probes import Key, ProberCame, ProberEnded, ProberSaid
+from supervisor.strays import kill_strays
 
 log = logging.getLogger("breakerd.probes")
 
@@ -32,11 +34,17 @@ class Talks:
     """Owns the sockets. `post` takes what happened, `send` reaches the nursery."""
 
     def __init__(
-        self, loop: Watcher, post: Callable[[Any], object], send: Callable[[bytes, tuple[int, ...]], object]
+        self,
+        loop: Watcher,
+        post: Callable[[Any], object],
+        send: Callable[[bytes, tuple[int, ...]], object],
+        run: Run,
     ) -> None:
         self._loop = loop
         self._post = post
         self._send = send
+        self._run = run
+        self._sweeping = False
         self._ends: dict[Key, socket.socket] = {}
 
     def add(self, title: str, pid: int, number: int) -> None:
@@ -94,3 +102,21 @@ class Talks:
         if group != os.getpgrp():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
+
+    def sweep(self) -> None:
+        """Kill programs whose prober is dead and that nobody knows; in a thread, for /proc may be long."""
+        if self._sweeping:
+            return
+        try:
+            self._run(_sweep, self._swept)
+            self._sweeping = True
+        except RuntimeError:
+            log.warning("no thread can be had: programs of dead probers are looked for later")
+
+    def _swept(self) -> None:
+        self._sweeping = False
+
+
+def _sweep() -> None:
+    if killed := kill_strays():
+        log.warning("killed %d processes that probes had started: their probers are dead", killed)

@@ -39,7 +39,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "supervisor": (
         # what is said
-        "__init__ checks errors facts log_files messages metrics stderr steps",
+        "__init__ checks errors facts log_files messages metrics stderr steps strays",
         "priority settings_workers",
         "policy settings_probe",
         "descriptors disk image log_pipe places settings units",

@@ -227,6 +227,22 @@ def test_a_prober_that_dies_in_the_middle_of_a_probe(build: Build, tmp_path: Pat
     wait_for("that one is gone, too", lambda: not alive(lines(pids)[1]), SPARE_S)
 
 
+def test_a_daemon_and_a_prober_that_die_in_one_probe(build: Build, tmp_path: Path) -> None:
+    """Nobody is left who knows the program: the next daemon finds it."""
+    pids = tmp_path / "pids"
+    house = build(counting(pids, "sleep 600 & wait")).start()
+    wait_for("the probe has begun", lambda: len(lines(pids)) == 1, SPARE_S)
+    (prober,) = probers(house).values()
+    daemon = house.daemon_pid
+    os.kill(daemon, signal.SIGSTOP)
+    os.kill(prober, signal.SIGKILL)
+    os.kill(daemon, signal.SIGKILL)
+    house.wait_reborn(daemon)
+    wait_for("its program is gone", lambda: not alive(lines(pids)[0]), SPARE_S)
+    wait_for("it is asked again", lambda: len(lines(pids)) == 2, SPARE_S)
+    assert alive(lines(pids)[1])
+
+
 def test_a_reload_brings_a_probe_and_its_probers_and_takes_them_away(build: Build) -> None:
     """Without a probe there is no prober. What a program gets of us is three descriptors."""
     house = build("[control]\n").start()

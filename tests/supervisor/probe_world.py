@@ -38,6 +38,7 @@ class World:
         self.sent: dict[Key, list[dict[str, Any]]] = {}
         self.killed: list[Key] = []
         self.groups: list[int] = []
+        self.sweeps: list[float] = []
         self.told: list[ProbeEnded] = []
         self.answers: list[tuple[int, Any]] = []
         self.openings: list[Probing] = []
@@ -78,6 +79,10 @@ class World:
     def kill_group(self, group: int) -> None:
         """A program is killed."""
         self.groups.append(group)
+
+    def sweep(self) -> None:
+        """Strays are looked for."""
+        self.sweeps.append(self.now)
 
     def answer(self, _connection: int, number: int, value: Any) -> bool:
         """Somebody gets an answer."""

@@ -12,6 +12,7 @@ from supervisor.probes import (
     BY_HAND_S,
     KILL_AGAIN_S,
     PREPARE_S,
+    SWEEPS_S,
     Look,
     ProbeNow,
     ProberCame,
@@ -307,3 +308,17 @@ def test_an_actor_that_failed_asks_everybody_anew() -> None:
     assert world.told == []
     world.verdict(ONE)
     assert world.asked(ONE) == "h:80"
+
+
+def test_strays_are_looked_for_after_a_begin_and_after_the_end_of_a_prober() -> None:
+    """A moment later, and once more: what it has started may be known to nobody."""
+    world = World()
+    world.configure(disk=TABLE)
+    world.pass_time(10.0)
+    assert world.sweeps == [pytest.approx(100.0 + seconds, abs=0.11) for seconds in SWEEPS_S]
+    world.come(ONE)
+    world.pass_time(1.0)
+    assert len(world.sweeps) == 2
+    world.post(ProberEnded(ONE))
+    world.pass_time(10.0)
+    assert world.sweeps[2:] == [pytest.approx(111.0 + seconds, abs=0.22) for seconds in SWEEPS_S]

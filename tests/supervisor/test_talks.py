@@ -54,8 +54,10 @@ class World:
         self.loop = Loop()
         self.posted: list[Any] = []
         self.sent: list[tuple[bytes, tuple[int, ...]]] = []
+        self.threads = True
+        self.work: list[tuple[Callable[[], object], Callable[[], None]]] = []
         self.talks = Talks(
-            self.loop, self.posted.append, lambda data, numbers: self.sent.append((data, numbers))
+            self.loop, self.posted.append, lambda data, numbers: self.sent.append((data, numbers)), self.run
         )
         self.ends: list[socket.socket] = []
         self.theirs = self.come(KEY)
@@ -66,6 +68,12 @@ class World:
         self.ends.append(theirs)
         self.talks.add(*key, ours.detach())
         return theirs
+
+    def run(self, work: Callable[[], object], done: Callable[[], None]) -> None:
+        """In a thread, if there can be one; here it is done when the test wants it."""
+        if not self.threads:
+            raise RuntimeError("can't start new thread")
+        self.work.append((work, done))
 
     def close(self) -> None:
         """Close both sides of everything."""
@@ -159,3 +167,16 @@ def test_a_program_is_killed_with_its_group_and_our_own_never_is(world: World) -
         world.talks.kill_group(process.pid)
         assert process.wait(10.0) == -signal.SIGKILL
     world.talks.kill_group(process.pid)
+
+
+def test_strays_are_looked_for_in_one_thread_at_a_time(world: World) -> None:
+    """Where none can be had they are looked for the next time."""
+    world.threads = False
+    world.talks.sweep()
+    world.threads = True
+    world.talks.sweep()
+    world.talks.sweep()
+    ((_, done),) = world.work
+    done()
+    world.talks.sweep()
+    assert len(world.work) == 2

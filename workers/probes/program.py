@@ -1,8 +1,8 @@
 """Asks by running a program in a process group of its own: 0 is yes. The whole group goes when it ends.
 
 The group is told before it is waited for: the prober kills it when the time is over or it has to end, and
-the daemon kills the group that a dead prober had told of. Left over is the moment between the start and
-the telling: a SIGKILL there leaves a program that nobody knows of.
+the daemon kills the group that a dead prober had told of. Where nobody is left who was told, the daemon
+finds the program by its environment, which names the prober.
 Neighbours: `question`, `prober`. Knows no shell.
 """
 
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from ipc.vocabulary import PROBER_VARIABLE
 from workers.probes.question import Ask, CannotAsk, Passed, ProbeFailed, Question
 
 LINE_BYTES_MAX: Final = 4096
@@ -61,7 +62,7 @@ def _start(command: tuple[str, ...], writing: int) -> int:
     return os.posix_spawn(
         command[0],
         command,
-        os.environ,
+        {**os.environ, PROBER_VARIABLE: _mark()},
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_DUP2, writing, 1),
@@ -71,6 +72,12 @@ def _start(command: tuple[str, ...], writing: int) -> int:
         setsigmask=(),
         setsigdef=RESET,
     )
+
+
+def _mark() -> str:
+    """What this process is told apart by from a later one with the same pid."""
+    with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
+        return f"{os.getpid()}:{file.read().rpartition(')')[2].split()[19]}"
 
 
 def _watch(pid: int, reading: int) -> str:
