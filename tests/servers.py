@@ -73,6 +73,8 @@ class Server:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.log: deque[str] = deque(maxlen=LOG_LINES_MAX)
+        self.before: list[str] = []
+        """What stands before its command line, such as what enters another namespace."""
         self._process: subprocess.Popen[str] | None = None
 
     def command(self) -> list[str]:
@@ -95,7 +97,7 @@ class Server:
         assert not self.running, "started already"
         ready = threading.Event()
         self._process = subprocess.Popen(
-            tied(self.command(), unprivileged=self.unprivileged),
+            [*self.before, *tied(self.command(), unprivileged=self.unprivileged)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
