@@ -141,6 +141,8 @@ class Reload:
         self._found: list[Checked] = []
         """Written by the thread of the present reload, once."""
         self._new = Checked()
+        self._unanswered = 0
+        """How often the text was given away without an answer yet: each of them may still be taken."""
         self._again_at = 0.0
         self._pause_s = AGAIN_S
         self._untold: str | None = None
@@ -164,8 +166,12 @@ class Reload:
         for asked, _ in (*self._asking, *self._next):
             self._refuse(asked, "busy", "the supervisor could not handle this; try again")
         self._asking, self._next = [], []
-        self._pause_s, self._again_at = AGAIN_S, self._clock()
-        if self.phase is Phase.READING:
+        self._pause_s = AGAIN_S
+        if self.phase is Phase.GIVING:
+            self._give()
+        elif self.phase is Phase.COMMITTING:
+            self._commit()
+        elif self.phase is Phase.READING:
             self._over("the reload failed; the log says why")
             self._move(Event.WRONG)
 
@@ -194,6 +200,7 @@ class Reload:
         self._by = self._asking[0][0]
         self._hangup = max(self._hangup, *(asked.hangup for asked, _ in self._asking), 0)
         self._ticket += 1
+        self._unanswered = 0
         self._pause_s = AGAIN_S
         found: list[Checked] = []
         self._found = found
@@ -232,19 +239,24 @@ class Reload:
         try:
             with open(number, "wb", closefd=False) as file:
                 file.write(self._new.text.encode())
-            return self._send(descriptors.LOAD + self._ticket.to_bytes(8, "big"), (number,))
+            sent = self._send(descriptors.LOAD + self._ticket.to_bytes(8, "big"), (number,))
         except OSError:
             return False
         finally:
             os.close(number)
+        self._unanswered += sent
+        return sent
 
     def _answered(self, answered: Answered) -> None:
         if self.phase is not Phase.GIVING:
             return
-        self._step("reload-taken")
+        self._unanswered -= 1
         if answered.text:
-            self._not_taken(answered.text)
+            # What was given again meanwhile may be taken yet, so nothing is refused before its answer.
+            if self._unanswered <= 0:
+                self._not_taken(answered.text)
             return
+        self._step("reload-taken")
         self._move(Event.TAKEN)
         self._pause_s = AGAIN_S
         self._commit()

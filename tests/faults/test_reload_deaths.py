@@ -126,6 +126,24 @@ def test_j5_a_nursery_without_a_free_descriptor_leaves_the_old_one(build: Callab
     finish(house, hands)
 
 
+@pytest.mark.fault("J5")
+@pytest.mark.parametrize("at", range(1, effort(6, 20)))
+def test_j5_an_actor_that_raises_over_a_reload_leaves_one_file_or_the_other(
+    build: Callable[..., House], at: int
+) -> None:
+    """It is restarted alone; whoever asks again has the new file, all of it."""
+    house = build(OLD, BREAKERD_RAISE_AT=f"reload:{at}").start()
+    hands = loaded(house, 1)
+    daemon = house.daemon_pid
+    write(house, NEW)
+    _ask_in_vain(house)
+    wait_for("it raised", lambda: "actor reload failed" in house.logged(), 10.0)
+    wait_for("one or the other", lambda: thresholds(house) in ((50, 50), (60, 60)), 2.0)
+    assert reload(house)["ok"] is True
+    assert (thresholds(house), house.daemon_pid) == ((60, 60), daemon)
+    finish(house, hands)
+
+
 @contextlib.contextmanager
 def reloading(house: House) -> Iterator[list[bool]]:
     """Reload again and again, the old file and the new one in turn; how it went, each time."""
