@@ -291,7 +291,8 @@ class Probes:
     def _look(self) -> None:
         """Time has passed: who is late, whose breaker has opened, who waited too long."""
         now = self._clock()
-        self.schedule.follow(self._openings())
+        if self.schedule.names():
+            self.schedule.follow(self._openings())
         for key, prober in list(self._probers.items()):
             if prober.number and now >= prober.deadline:
                 self._late(key, prober)
