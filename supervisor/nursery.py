@@ -50,7 +50,7 @@ TEXT_MAX: Final = 500
 """Characters of what the daemon is told about a configuration that is not taken."""
 GRACE_S: Final = 1.0
 """Workers are started when a daemon serves for the first time, or so long after the beginning."""
-LAST_LINES_S: Final = 0.5
+LAST_LINES_S: Final = 1.0
 """How long the last lines of workers that have ended are waited for."""
 AT_ONCE_S: Final = 0.05
 """How long what was killed is waited for when breakerd has to end at once."""

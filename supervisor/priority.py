@@ -122,8 +122,12 @@ class StderrHandler(logging.Handler):
         self.stderr = stderr
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
-        self.stderr.write(f"{self.format(record)}\n".encode(errors="backslashreplace"))
+        """Write one record. Never raises: whoever logs goes on."""
+        try:
+            text = self.format(record)
+        except Exception as error:  # noqa: BLE001 (a record that cannot be shown must not stop who logs it)
+            text = f"{record.levelname} {record.name}: {record.msg!r:.200} cannot be shown: {error!r:.200}"
+        self.stderr.write(f"{text}\n".encode(errors="backslashreplace"))
 
 
 def form(log_format: str, journal: bool) -> logging.Formatter:

@@ -222,6 +222,7 @@ BOUNDARIES: Final[dict[str, str]] = {
     "workers/memory/replay.py:Replayer._erase": "whatever it is, others must not wait for it",
     "workers/memory/replayer.py:Turner._run": "raised again in the main thread, which ends by it",
     "workers/memory/replay_thread.py:ReplayThread._run": "the thread is what must not end",
+    "supervisor/priority.py:StderrHandler.emit": "a record that cannot be shown must not stop who logs it",
     "supervisor/log_pipe.py:Mouth.get": "whatever a worker writes into its pipe, its next line is read",
     "supervisor/log_pipe.py:PipeHandler._text": "an argument that cannot be shown must not cost the line",
     "workers/prober.py:Prober._answer": "whatever it was, the supervisor is told",

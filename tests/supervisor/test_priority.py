@@ -88,6 +88,15 @@ def test_a_closed_standard_error_is_no_end() -> None:
     assert (ran.stdout, ran.stderr) == ("on\n", "")
 
 
+def test_a_record_that_cannot_be_shown_is_told_and_no_end() -> None:
+    """A wrong argument in a log call is a line, not an exception where it is logged."""
+    program = f"{PROGRAM}; log.warning('%d apples', 'two'); print('on')"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout == "on\n"
+    told = ran.stderr.splitlines()[-1]
+    assert told.startswith("WARNING x: '%d apples' cannot be shown: TypeError(")
+
+
 def test_a_pipe_that_nobody_reads_never_stops_a_logger() -> None:
     """F3: journald is stopped; the loop that logs goes on."""
     program = f"{PROGRAM}; [log.info('x' * 1000) for _ in range(1000)]; print('on')"
