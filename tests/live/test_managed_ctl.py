@@ -206,9 +206,9 @@ def test_tail_has_a_workers_lines_over_its_lives(house: House) -> None:
     document(house.run_tool("tail", "web:1", "--json"), "tail")
 
 
-def tail(house: House, lines: int) -> list[str]:
-    """The last lines of web:1."""
-    found: list[str] = house.ask_patiently("tail", name="web:1", lines=lines)["lines"]
+def tail(house: House, lines: int, title: str = "web:1") -> list[str]:
+    """The last lines of one worker."""
+    found: list[str] = house.ask_patiently("tail", name=title, lines=lines)["lines"]
     return found
 
 
@@ -219,6 +219,10 @@ def test_a_worker_killed_while_it_floods_silences_nobody(build: Callable[..., Ho
         f'[workers.mad]\ntarget = "{TARGETS}:flood"\nmax_restarts = 100\nbackoff_s = 0.01\nstart_s = 0.1\n'
     ).start()
     wait_for("both run", lambda: set(states(house).values()) == {"RUNNING"}, 20.0)
+    # Each attached worker costs the nursery two descriptors, and each one that has logged a file.
+    wait_for("both are attached", lambda: len(house.workers()) == 2, 20.0)
+    for title in ("web", "mad"):
+        wait_for("both have logged", partial(tail, house, 1, title), 20.0)
     nursery = psutil.Process(house.nursery_pid)
     before = (nursery.num_threads(), nursery.num_fds())
     for _ in range(5):
