@@ -2,7 +2,7 @@
 
     READY=1 STATUS=...                       a daemon serves; one live sentence
     RELOADING=1 MONOTONIC_USEC=...           a reload has begun; READY=1 says that it is over
-    WATCHDOG=1                               only while the daemon's pulse is fresh
+    WATCHDOG=1                               only while the daemon's pulse is fresh, or no daemon is to come
     STOPPING=1                               asked to end
     FDSTORE=1 FDNAME=... FDPOLL=0 + fds      keep these; they come back with LISTEN_FDS at the next start
     FDSTOREREMOVE=1 FDNAME=...               close them

@@ -139,7 +139,8 @@ class Nursery:
             self._notifier.reloading(time.monotonic_ns())
         self._reports.flush()
         _reap_orphans({self._lives.pid, *self._wards.pids()})
-        self._notifier.beat(now, self._lives.age_s(now))
+        # While workers end and no daemon is to come any more, this loop is all that can hang.
+        self._notifier.beat(now, self._lives.age_s(now) if self._lives.pid or self._code is None else 0.0)
 
     def _is_over(self, now: float) -> bool:
         """Whether this process can end; begins the end if there is a reason to.

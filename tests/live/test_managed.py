@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import signal
+import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -304,6 +307,40 @@ def descriptors(pid: int) -> list[str]:
         with contextlib.suppress(OSError):
             found.append(os.readlink(f"/proc/{pid}/fd/{number}"))
     return found
+
+
+def test_the_watchdog_is_fed_while_workers_end_without_a_daemon(build: Build, tmp_path: Path) -> None:
+    """The daemon failed too often: what the service manager waits for is an end in order, with its code."""
+    beats: list[float] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0bkd-{os.getpid()}")
+        threading.Thread(target=_hear, args=(manager, beats), daemon=True).start()
+        house = build("[control]\n", NOTIFY_SOCKET=f"@bkd-{os.getpid()}", WATCHDOG_USEC="400000")
+        assert house.config is not None
+        house.config.write_text(table("rude", "ignores", "rude", stop_timeout_s=2))
+        house.start()
+        wait_managed(house, "rude")
+        for _ in range(6):
+            daemon = house.daemon_pid
+            os.kill(daemon, signal.SIGSEGV)
+            wait_gone(daemon)
+            last = time.monotonic()
+        assert house.nursery is not None
+        assert house.nursery.wait(10.0) == 71
+    late = [beat for beat in beats if beat > last + 0.5]
+    assert len(late) >= 5
+    assert max(b - a for a, b in itertools.pairwise(late)) < 0.4
+
+
+def _hear(manager: socket.socket, beats: list[float]) -> None:
+    """Note when WATCHDOG=1 came; whatever else comes is read and closed."""
+    with contextlib.suppress(OSError):
+        while True:
+            data, numbers, *_ = socket.recv_fds(manager, 4096, 8)
+            for number in numbers:
+                os.close(number)
+            if data == b"WATCHDOG=1":
+                beats.append(time.monotonic())
 
 
 def test_a_reload_restarts_only_what_has_changed(build: Build) -> None:
