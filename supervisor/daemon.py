@@ -340,6 +340,7 @@ class Daemon:
             accept_full=self._connections.refused_full,
             accept_emfile=self._connections.refused_emfile,
             turned_away_at=self._connections.turned_away_at,
+            log_dropped=priority.dropped(),
             ring_used=self._attachments.ring_used(),
             probe_waits=self._probes.waits(),
             probers=self._probes.probers,

@@ -84,6 +84,8 @@ class Facts:
     """The same, because there was no free descriptor."""
     turned_away_at: float | None = None
     """When the last one was, s of CLOCK_MONOTONIC."""
+    log_dropped: tuple[int, float | None] = (0, None)
+    """Lines of the daemon's log that were never written, and when the last one was, s of CLOCK_MONOTONIC."""
     managed: tuple[ManagedProcess, ...] = ()
     """In the order of the configuration, the supervisor's own first."""
     usage: Mapping[int, Usage] = field(default_factory=dict)

@@ -143,6 +143,7 @@ def _supervisor(engine: Engine, facts: Facts, now: float) -> Iterator[Check]:
         text = f"the actor {actor} failed and was restarted" if fresh else ""
         yield Check(f"supervisor:actor:{actor}", "warn" if fresh else "pass", text, restarts)
     yield _connections(facts, now)
+    yield _log(facts, now)
     if facts.probe_waits:
         yield _probers(facts)
     at, what = engine.counting.disorder_at, engine.counting.disorder
@@ -150,6 +151,14 @@ def _supervisor(engine: Engine, facts: Facts, now: float) -> Iterator[Check]:
         yield Check("supervisor:outcomes", "warn", f"{what}, {max(0.0, now - at):.0f} s ago", "disorder")
     else:
         yield Check("supervisor:outcomes", "pass", value="in order")
+
+
+def _log(facts: Facts, now: float) -> Check:
+    """Whether lines of the log were lost lately: whoever reads it should know that it is not whole."""
+    count, at = facts.log_dropped
+    if at is None or now - at >= FRESH_S:
+        return Check("supervisor:log", "pass", value=count)
+    return Check("supervisor:log", "warn", f"{_count(count, 'line')} of the log could not be written", count)
 
 
 def _connections(facts: Facts, now: float) -> Check:

@@ -153,6 +153,12 @@ def change(level: str, environ: Mapping[str, str], log_format: str) -> None:
             handler.setFormatter(form(log_format, to_journal(environ, sys.stderr)))
 
 
+def dropped() -> tuple[int, float | None]:
+    """Lines of this process that were never written, and when the last one was, s of CLOCK_MONOTONIC."""
+    places = [one.stderr for one in logging.getLogger().handlers if isinstance(one, StderrHandler)]
+    return (places[0].dropped, places[0].dropped_at) if places else (0, None)
+
+
 def open_stderr(stream: TextIO | None, journal: bool) -> Stderr:
     """Standard error as it is now; one that is closed, or no file, takes nothing."""
     try:

@@ -38,6 +38,8 @@ class Stderr:
         self._told_at = -COMPLAIN_S
         self.dropped = 0
         """Lines that were never written, since the beginning."""
+        self.dropped_at: float | None = None
+        """When the last of them was, by the clock that was given."""
         self.problem = ""
         """Why the last one was not; empty = it was."""
 
@@ -74,6 +76,7 @@ class Stderr:
 
     def _drop(self, lines: int) -> None:
         self.dropped += lines
+        self.dropped_at = self._clock()
         self._untold += lines
 
     def _way(self, number: int) -> Callable[[bytes], int]:

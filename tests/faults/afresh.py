@@ -39,7 +39,7 @@ def goes_on(house: House, hands: list[Hand]) -> int:
             assert hand.order("unload")["failed"] == []
             assert hand.leave() == 0
         stats = judge(house, forgive=("checkpoint_lost",))
-    assert stats["supervisor"]["incarnation"] == 2, "the life after the empty one goes on from its checkpoint"
+    assert stats["supervisor"]["incarnation"] >= 2, "the life after the empty one goes on from its checkpoint"
     return int(stats["lost"]["checkpoint_lost"])
 
 

@@ -272,6 +272,7 @@ def test_f3_what_was_dropped_is_told_when_there_is_room_again(build: Callable[..
         for _ in range(60):
             house.ask("command", breaker="mail", action="force-open", reason="x" * 200)
             house.ask("command", breaker="mail", action="reset", reason="x" * 200)
+        assert "of the log could not be written" in warned(house, "log")
         log.place.empty()
         house.ask("command", breaker="mail", action="force-open", reason="there is room")
         text = wait_for("it is told", lambda: _told(log.place.place / "log"), 12.0, 0.1)

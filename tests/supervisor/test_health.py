@@ -293,3 +293,15 @@ def test_one_sentence_tells_systemd_what_is_wrong_first() -> None:
         host.command("force-open", None, f"app/{name}")
     told = health.sentence(host.engine, FACTS)
     assert told.endswith("; 2 more are not closed; 5 breakers, 2 workers")
+
+
+def test_lines_of_the_log_that_were_lost_are_a_warning_for_a_minute() -> None:
+    """Whoever reads the log should know that it is not whole; how many it were stays."""
+    host = settled()
+    facts = replace(FACTS, log_dropped=(3, host.now))
+    host.now += 59.0
+    told = health.report(host.engine, facts, "full", host.now)
+    assert (told["status"], told["output"]) == ("warn", "3 lines of the log could not be written")
+    host.now += 1.0
+    told = health.report(host.engine, facts, "full", host.now)
+    assert (told["status"], told["checks"]["supervisor:log"][0]["observedValue"]) == ("pass", 3)
