@@ -23,6 +23,7 @@ from supervisor.ctl.exits import STYLES, exit_code
 from supervisor.ctl.page import Verdict
 from supervisor.ctl.parse import parse
 from supervisor.example import field_docs
+from supervisor.policy import ward_diagram
 from tests.sources import ROOT, SHIPPED, python_files, tracked
 
 BLOCK: Final = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -82,9 +83,10 @@ def test_commands_parse() -> None:
     assert len(commands) > 5
 
 
-def test_the_diagram_is_printed_from_the_table() -> None:
-    """The state diagram in ARCHITECTURE.md is the one that the table prints."""
+def test_the_diagrams_are_printed_from_the_tables() -> None:
+    """The state diagrams in ARCHITECTURE.md are those that the tables print."""
     assert diagram().strip("\n") in read("ARCHITECTURE.md")
+    assert ward_diagram().strip("\n") in read("ARCHITECTURE.md")
 
 
 def test_ci_runs_the_readmes_command() -> None:
