@@ -142,7 +142,7 @@ class Famine:
 
     def __init__(self, house: House, how: str) -> None:
         self._pid = house.daemon_pid
-        self._group = Group("cpu", "F8:cpu.max").add(self._pid) if how == "group" else None
+        self._group = Group("cpu", "F8").add(self._pid) if how == "group" else None
 
     def begin(self) -> None:
         """From now on it gets no more than a thousandth of a processor, or nothing."""
