@@ -15,6 +15,8 @@ TABLE: Final = """
 [workers.{name}]
 target = "tests.live.managed_targets:calls"
 args = ["{ledgers}", "{name}", {per_s}]
+max_restarts = 1000
+backoff_max_s = 0.2
 """
 NAMES: Final = ("mail", "orders")
 START_S: Final = 15.0
