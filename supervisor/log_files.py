@@ -150,13 +150,17 @@ def _open(path: str) -> _Part | None:
 
 
 def _last(parts: list[_Part], lines: int) -> Tail:
-    """The end of the newest file, and before it that of the older one if that is not enough."""
+    """The end of the newest file, and before it that of the older one if that is not enough.
+
+    A last line that is longer than an answer is shown from its middle on: nothing at all would look like
+    a log that is empty.
+    """
     text = b""
     for part in reversed(parts):
         begin = max(0, part.size - (READ_MAX - len(text)))
         piece = os.pread(part.number, part.size - begin, begin)
         if begin:
-            piece = piece.partition(b"\n")[2]
+            piece = piece.partition(b"\n")[2] or (b"" if text else piece)
         text = piece + text
         if begin or text.count(b"\n") >= lines:
             break

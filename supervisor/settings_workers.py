@@ -180,6 +180,9 @@ class _Table:
             return None
         if key == "memory_max" and isinstance(value, str):
             value = self._size(value)
+            if isinstance(value, str):
+                self._wrong(key, f'must be a number of bytes, or like "512M" or "2G", got {shown(value)}')
+                return value
         if key in _BOUNDS:
             problem = _BOUNDS[key].problem(value)
         elif key in _WORDS:

@@ -47,6 +47,8 @@ _RULES: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
         rf"\1\2{HIDDEN}",
     ),
     (re.compile(r"(?i)\b(AUTH|Bearer|Basic)\s+\S+(?:\s+\S+)?"), rf"\1 {HIDDEN}"),
+    # a package that is not installed is what somebody has to know who reads this
+    (re.compile(r"\bNo module named ['\"]([^\W\d]\w*(?:\.\w+)*)['\"]"), r"No module named «\1»"),
     # a value behind a colon, up to the last quote: it may hold quotes itself
     (re.compile(r": ?\".*\"", re.DOTALL), f': "{HIDDEN}"'),
     (re.compile(r": ?'.*'", re.DOTALL), f": '{HIDDEN}'"),

@@ -128,6 +128,33 @@ def test_a_line_longer_than_an_answer_comes_in_pieces(path: str) -> None:
     file.close()
 
 
+def test_a_last_line_longer_than_an_answer_is_shown_from_its_middle_on(path: str) -> None:
+    """Nothing at all would look like a worker that has said nothing; what follows is not lost either."""
+    file = LogFile(path)
+    file.write(b"first\n" + b"x" * READ_MAX + b"the end\n")
+    tail = read(path, 20)
+    assert len(tail.lines) == 1
+    assert tail.lines[0].endswith("xxxthe end")
+    file.write(b"after\n")
+    assert read(path, 20).lines == ("after",)
+    assert read(path, 20, tail.position).lines == ("after",)
+    file.close()
+
+
+def test_a_long_line_without_its_end_is_followed_from_its_middle_on(path: str) -> None:
+    """A writer that died in the middle of a long line leaves a log that is not empty either."""
+    file = LogFile(path)
+    file.write(b"first\n" + b"x" * (READ_MAX + 100))
+    tail = read(path, 20)
+    assert tail.lines == ()
+    file.write(b"end\n")
+    pieces = read(path, 20, tail.position)
+    while more := read(path, 20, pieces.position).lines:
+        pieces = Tail((*pieces.lines, *more), read(path, 20, pieces.position).position)
+    assert "".join(pieces.lines).endswith("xxxend")
+    file.close()
+
+
 def test_a_disk_that_is_full_is_the_writers_to_hear_of(tmp_path: Path) -> None:
     """And when there is room again it goes on."""
     (tmp_path / "logs").mkdir()

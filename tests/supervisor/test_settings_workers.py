@@ -131,7 +131,7 @@ backoff_max_s = 1
             "workers.web.max_restarts: must be a whole number, got 1.5",
             "workers.web.beyond: must be one of give_up, escalate, got 'panic'",
             "workers.web.backoff_jitter: must be <= 1, got 2",
-            "workers.web.memory_max: must be a whole number, got '12 elephants'",
+            'workers.web.memory_max: must be a number of bytes, or like "512M" or "2G", got \'12 elephants\'',
             "workers.web.heartbeat_timeout_s: must be a number, got 'never'",
             'workers.web.environment."a=b": must be a name without "=" and zero bytes',
             "workers.web.environment.OK: must be text without zero bytes, got int",

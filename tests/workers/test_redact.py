@@ -63,6 +63,10 @@ def test_what_happened_is_left() -> None:
         redact("no\n[SQL: INSERT INTO users VALUES (1)]\n[parameters: (1)]")
         == "no [SQL: INSERT INTO users ...]"
     )
+    assert redact("app:f cannot be imported: No module named 'psycopg.sql'") == (
+        'app:f cannot be imported: No module named "psycopg.sql"'
+    )
+    assert redact("No module named 'not a name'") == "No module named '***'"
     assert redact("") == ""
     assert describe(TimeoutError()) == "TimeoutError"
 
