@@ -19,8 +19,8 @@ the last to hold it; under systemd a worker is welcome only when the store has i
                         K JSON                              {"title", "pid"}: kill this prober, it overran
     nursery -> daemon   x nonce(16)                         closed
                         d nonce(16)                         under systemd: these are in its store, too
-                        c JSON                              {"ticket", "accepted": [titles]}
-                                                            or {"ticket", "code", "text"}
+                        c JSON                              {"ticket", "accepted": [titles], "of": how
+                                                            many} or {"ticket", "code", "text"}
                         M JSON                              one managed process: all after R, then changes
                         P JSON + [socket]                   {"title", "pid"}: a prober lives; our end of it
 

@@ -148,10 +148,19 @@ class Managed:
             text = f"{plain['text']}; {self._existing()}" if plain["code"] == "unknown" else plain["text"]
             self._refuse(asker.request, plain["code"], text)
             return
-        titles = list(plain["accepted"])
+        titles = self._ordered(asker.request.body["name"], plain)
         takes_s = self._takes_s(asker.request.body, titles)
         value = {"schema": 1, "verb": asker.request.body["verb"], "accepted": titles, "takes_s": takes_s}
         self.connections.answer(asker.request.connection, asker.request.number, value)
+
+    def _ordered(self, name: str, plain: Mapping[str, Any]) -> list[str]:
+        """Whom the order is for, all of them: where one message has not room for that many titles, the
+        nursery says how many, and they are those of the tables.
+        """
+        titles = list(plain["accepted"])
+        if len(titles) >= plain.get("of", 0):
+            return titles
+        return [title for table in self.tables if name in (ALL, table.name) for title in table.titles()]
 
     def _takes_s(self, body: Mapping[str, Any], titles: list[str]) -> float:
         """How long it may take at most by the tables: what is stopped all together is stopped in order."""

@@ -55,7 +55,7 @@ LAST_LINES_S: Final = 1.0
 AT_ONCE_S: Final = 0.05
 """How long what was killed is waited for when breakerd has to end at once."""
 ACCEPTED_BYTES_MAX: Final = 3000
-"""Bytes of the titles in an answer; the names of more are left out."""
+"""Bytes of the titles in an answer; the daemon knows the names of more, and how many there are."""
 
 
 class Nursery:
@@ -269,7 +269,7 @@ class Nursery:
         answer: dict[str, object] = {"ticket": asked["ticket"]}
         try:
             titles = self._wards.command(asked["verb"], asked["name"], time.monotonic())
-            answer["accepted"] = _as_many(titles)
+            answer |= {"accepted": as_many(titles), "of": len(titles)}
         except BadRequest as error:
             answer |= {"code": error.code, "text": str(error)}
         self._lives.send(descriptors.COMMANDED + json.dumps(answer).encode())
@@ -310,7 +310,7 @@ _HANDLERS: Final[dict[bytes, Callable[[Nursery, bytes, list[int]], None]]] = {
 }
 
 
-def _as_many(titles: list[str]) -> list[str]:
+def as_many(titles: list[str]) -> list[str]:
     """As many as one message holds."""
     room = ACCEPTED_BYTES_MAX
     return [title for title in titles if (room := room - len(title) - 4) >= 0]

@@ -61,7 +61,8 @@ def explain(error: BreakerdError, path: str, commanding: bool = False) -> Troubl
         action = {
             "unknown": "see the names: supervisorctl breakers; of managed workers: supervisorctl status",
             "unconfigured": "restart it with one: breakerd run --config FILE, or /etc/breakerd/breakerd.toml",
-            "late": "see what holds it up: supervisorctl health; what is in force: supervisorctl config show",
+            "late": "see what became of it: supervisorctl status, after a reload config show; what holds it "
+            "up: supervisorctl health",
             "ambiguous": "say which, with its namespace: NAMESPACE/NAME; of workers with its number: NAME:2",
             "unprobed": "give it one: [breakers.NAME.probe]; see: supervisorctl config example",
         }.get(error.code, "see: supervisorctl health")

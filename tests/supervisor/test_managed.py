@@ -16,7 +16,9 @@ from supervisor.connections import Connections
 from supervisor.facts import ManagedProcess
 from supervisor.log_files import LogFile, path_of
 from supervisor.managed import ANSWER_S, ORDERS_MAX, Accepted, Look, Managed, Order, State
+from supervisor.nursery import as_many
 from supervisor.settings import parse
+from supervisor.settings_workers import PROCESSES_MAX
 from tests.schemas import problems
 from tests.supervisor.answering import Answers, request
 
@@ -138,6 +140,27 @@ def test_an_order_is_answered_when_the_nursery_has_accepted_it(
     assert (nursery.answers, nursery.refusals) == ({}, {})
     nursery.accept(1, accepted=accepted)
     assert nursery.answers == {1: {"schema": 1, "verb": verb, "accepted": accepted, "takes_s": takes_s}}
+
+
+def test_an_order_for_more_than_a_message_names_is_told_of_all(nursery: Nursery) -> None:
+    """Whoever restarts all waits for all, not for those whose names had room."""
+    nursery.ask("restart", 1, name="all")
+    nursery.ask("restart", 2, name="web")
+    nursery.accept(1, accepted=["web:1"], of=3)
+    nursery.accept(2, accepted=["web:1"], of=2)
+    assert nursery.answers[1]["accepted"] == ["web:1", "web:2", "mail"]
+    assert nursery.answers[1]["takes_s"] == 12.0
+    assert nursery.answers[2]["accepted"] == ["web:1", "web:2"]
+
+
+def test_as_many_titles_as_one_message_holds() -> None:
+    """However many processes there are, and however long their names."""
+    titles = [f"{'w' * 64}:{number}" for number in range(PROCESSES_MAX)]
+    named = as_many(titles)
+    assert 0 < len(named) < len(titles)
+    told = {"ticket": 1 << 62, "accepted": named, "of": len(titles)}
+    assert len(json.dumps(told).encode()) < descriptors.MESSAGE_MAX
+    assert as_many(titles[:40]) == titles[:40]
 
 
 def test_answers_find_their_askers(nursery: Nursery) -> None:
