@@ -16,6 +16,11 @@ FORMATS: Final = ("text", "json")
 """What `log_format` may be."""
 HIDDEN: Final = "***"
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
+SECRET: Final = re.compile("pass|pwd|secret|token|key|auth|credential|dsn", re.IGNORECASE)
+"""What the name of a secret has in it."""
+_BEHIND: Final = re.compile(rf"([\w-]*(?:{SECRET.pattern})[\w-]*[=:]\s*)[^\s&;,'\"]+", re.IGNORECASE)
+_FLAG: Final = re.compile(rf"-{{1,2}}[\w-]*(?:{SECRET.pattern})[\w-]*", re.IGNORECASE)
+"""A word of a command behind which a secret stands."""
 _PASSWORD: Final = re.compile(r"(://[^:/?#\s@]*:)[^\s]+(@)")
 
 
@@ -61,3 +66,11 @@ def shown(value: Any) -> str:
 def masked(text: str) -> str:
     """The text without the password of a URL in it, as people may see it."""
     return _PASSWORD.sub(rf"\1{HIDDEN}\2", text)
+
+
+def for_people(value: Any) -> Any:
+    """A value without passwords, as far as they can be told apart: a text, or the words of a command."""
+    if isinstance(value, tuple):
+        pairs = zip(("", *value), value, strict=False)
+        return [HIDDEN if _FLAG.fullmatch(str(before)) else for_people(item) for before, item in pairs]
+    return _BEHIND.sub(rf"\1{HIDDEN}", masked(value)) if isinstance(value, str) else value

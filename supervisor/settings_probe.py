@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from supervisor.checks import HIDDEN, Bound, key_of, masked, one_of, shown
+from supervisor.checks import Bound, for_people, key_of, masked, one_of, shown
 from supervisor.messages import ProbeRule
 from supervisor.settings_workers import TARGET
 
@@ -31,9 +31,6 @@ TABLE_BYTES_MAX: Final = 6144
 """Bytes of one table as JSON: what it is sent to a prober in."""
 LATE_S: Final = 1.0
 """Seconds beyond timeout_s after which a prober that has not answered is killed."""
-_SECRET: Final = re.compile(r"(?i)([\w-]*(?:pass|pwd|secret|token|key|auth)[\w-]*[=:]\s*)[^\s&;,'\"]+")
-_FLAG: Final = re.compile(r"(?i)-{1,2}[\w-]*(?:pass|pwd|secret|token|key|auth)[\w-]*")
-"""A word of a command behind which a secret stands."""
 _WITHIN: Final = re.compile(r"(?:[A-Za-z0-9_.%-]+|\[[0-9A-Fa-f:.%\w]+\]):([1-9]\d{0,4})")
 _SCHEMES: Final = {
     "sqlalchemy": re.compile(r"[A-Za-z][\w+]*://.*", re.DOTALL),
@@ -114,7 +111,7 @@ class ProbeTable:
 
     def to_json(self) -> dict[str, Any]:
         """The keys that it has, as JSON values, for people: passwords are masked."""
-        own = {key: _for_people(getattr(self, key)) for key in OWN_KEYS[self.kind]}
+        own = {key: for_people(getattr(self, key)) for key in OWN_KEYS[self.kind]}
         return {"kind": self.kind, **own, **{key: getattr(self, key) for key in EVERY_KEYS}}
 
 
@@ -254,11 +251,3 @@ def _text(key: str, value: str, kind: str) -> str:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _for_people(value: Any) -> Any:
-    """A value without passwords, as far as they can be told apart."""
-    if isinstance(value, tuple):
-        pairs = zip(("", *value), value, strict=False)
-        return [HIDDEN if _FLAG.fullmatch(str(before)) else _for_people(item) for before, item in pairs]
-    return _SECRET.sub(rf"\1{HIDDEN}", masked(value)) if isinstance(value, str) else value

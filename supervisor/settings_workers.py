@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from supervisor.checks import HIDDEN, LEVELS, OFF, Bound, key_of, masked, one_of, shown
+from supervisor.checks import HIDDEN, LEVELS, OFF, SECRET, Bound, for_people, key_of, one_of, shown
 
 RESTARTS: Final = ("permanent", "transient", "temporary")
 BEYONDS: Final = ("give_up", "escalate")
@@ -26,7 +26,6 @@ TARGET: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*
 _SIZE: Final = re.compile(r"([1-9]\d{0,14})([KMGT]?)")
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _VARIABLE: Final = re.compile(r"[^=\0]+")
-_SECRET: Final = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL", re.IGNORECASE)
 
 Argument = str | int | float | bool
 Wrong = Callable[[str, str], None]
@@ -100,11 +99,10 @@ class WorkerTable:
     def to_json(self) -> dict[str, Any]:
         """The table as JSON values, key by key as in the file, for people: passwords are masked."""
         plain = {key: getattr(self, key) for key in WORKER_KEYS}
-        args = [masked(item) if isinstance(item, str) else item for item in self.args]
         environment = {
-            name: HIDDEN if _SECRET.search(name) else masked(text) for name, text in self.environment
+            name: HIDDEN if SECRET.search(name) else for_people(text) for name, text in self.environment
         }
-        return {**plain, "args": args, "environment": environment}
+        return {**plain, "args": for_people(self.args), "environment": environment}
 
 
 WORKER_KEYS: Final = tuple(item.name for item in fields(WorkerTable) if item.name != "name")
@@ -216,7 +214,8 @@ class _Table:
 
     def _environment(self, value: Any) -> tuple[tuple[str, str], ...]:
         if not isinstance(value, dict):
-            self._wrong("environment", f'must be like {{ NAME = "value" }}, got {shown(value)}')
+            kind = type(value).__name__  # not the value here either
+            self._wrong("environment", f'must be like {{ NAME = "value" }}, got {kind}')
             return ()
         for name, text in value.items():
             if not _VARIABLE.fullmatch(name):

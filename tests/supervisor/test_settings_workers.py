@@ -207,3 +207,27 @@ def test_a_mistake_names_no_secret() -> None:
     assert len(caught.value.errors) == 3
     assert "s3cret" not in str(caught.value)
     assert "u:***@h" in str(caught.value)
+
+
+def test_an_environment_as_others_write_it_is_not_repeated() -> None:
+    """As text, the whole of it may be secrets."""
+    with pytest.raises(ConfigurationError) as caught:
+        parse('[workers.web]\ntarget = "a:b"\nenvironment = "DB_PASSWORD=s3cret"\n', "f")
+    assert caught.value.errors == ('f: workers.web.environment: must be like { NAME = "value" }, got str',)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        'args = ["--password", "s3cret"]',
+        'args = ["--db-password=s3cret"]',
+        'args = ["host=db password=s3cret"]',
+        'environment = { MYSQL_PWD = "s3cret" }',
+        'environment = { SENTRY_DSN = "https://s3cret@example/1" }',
+        'environment = { OPTIONS = "user=app password=s3cret" }',
+    ],
+)
+def test_a_secret_that_can_be_told_is_not_shown(more: str) -> None:
+    """Whoever may ask may see the configuration in force, not what it lets a worker do."""
+    (table,) = parse(f'[workers.web]\ntarget = "a:b"\n{more}\n', "f").workers
+    assert "s3cret" not in json.dumps(table.to_json())
