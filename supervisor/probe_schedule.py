@@ -72,14 +72,16 @@ class Schedule:
             self._rows[name] = known
         self._queue = deque(name for name in self._queue if name in self._rows and self._rows[name].busy)
 
-    def follow(self, openings: Iterable[Probing]) -> None:
-        """Breakers opened: their probes come as often as at first, the next one soon."""
+    def follow(self, openings: Iterable[Probing], now: float) -> None:
+        """Breakers opened: their probes come as often as at first, the next one soon. One that opened long
+        ago, before this was configured or this daemon began, is due now: nobody has waited for it.
+        """
         for told in openings:
             row = self._rows.get(told.table)
             if row is not None and told.open and told.opened_at > row.opened_at:
                 row.opened_at = told.opened_at
                 row.interval_s, row.bad = row.table.interval_s, 0
-                row.due = min(row.due, told.opened_at + row.interval_s)
+                row.due = min(row.due, max(now, told.opened_at + row.interval_s))
 
     def want(self, name: str, ticket: int, now: float) -> bool:
         """Somebody wants this probe now; False = too many do. Who wants the same one shares it."""

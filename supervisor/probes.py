@@ -292,7 +292,7 @@ class Probes:
         """Time has passed: who is late, whose breaker has opened, who waited too long."""
         now = self._clock()
         if self.schedule.names():
-            self.schedule.follow(self._openings())
+            self.schedule.follow(self._openings(), now)
         for key, prober in list(self._probers.items()):
             if prober.number and now >= prober.deadline:
                 self._late(key, prober)

@@ -82,12 +82,12 @@ def test_an_opening_takes_the_interval_back() -> None:
     times(made, "fffffff")
     assert made.take(155.0) is None
     opened = Probing("a", True, 151.0)
-    made.follow([opened])
+    made.follow([opened], 155.0)
     assert made.take(155.5) is None
     task = made.take(156.0)
     assert task == Task("a", TABLE, 156.0)
     made.ended(task, "failed", 156.0, 156.0)
-    made.follow([opened])
+    made.follow([opened], 156.0)
     assert made.take(160.9) is None
     assert made.take(161.0) is not None
 
@@ -96,9 +96,22 @@ def test_a_breaker_that_is_not_open_hurries_nothing() -> None:
     """Nor one of a table without a probe."""
     made = schedule()
     times(made, "fffff")
-    made.follow([Probing("a", False, NEVER), Probing("b", True, 30.0)])
+    made.follow([Probing("a", False, NEVER), Probing("b", True, 30.0)], 40.0)
     assert made.take(79.9) is None
     assert made.take(80.0) is not None
+
+
+def test_one_that_opened_long_ago_is_due_now_and_has_not_waited() -> None:
+    """By a reload, or by the start of a daemon: that its breaker is long open is no want of probers."""
+    made = schedule()
+    made.configure({"b": replace(TABLE, jitter=1.0)}, 5000.0)
+    last = 5000.2 - 5000.1
+    made.follow([Probing("b", True, 100.0)], 5000.1)
+    assert made.waits(5000.2)["b"] == ProbeWait(last, last)
+    task = made.take(5000.2)
+    assert task is not None
+    assert task.due == 5000.1
+    assert made.waits(5000.3)["b"] == ProbeWait(last, last)
 
 
 def test_jitter_is_a_share_of_the_interval() -> None:
