@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import signal
 import time
@@ -21,6 +22,8 @@ from typing import Final
 
 from supervisor.descriptors import identity, parent_of, state_of
 from supervisor.errors import AlreadyRunning
+
+log = logging.getLogger("breakerd.lock")
 
 LOCK_NAME: Final = "breakerd.lock"
 ORPHAN_GRACE_S: Final = 2.0
@@ -82,13 +85,20 @@ class Lock:
     def write(self, holders: Holders) -> None:
         """Say who holds it; a kill in the middle leaves a text that no reader can parse: 'not known'."""
         text = json.dumps({name: getattr(holders, name) for name in Holders.__slots__}).encode()
-        os.ftruncate(self.fd, 0)
+        # In this order: where the disk is full, its block is kept, and the text before stays whole.
         os.pwrite(self.fd, text, 0)
+        os.ftruncate(self.fd, len(text))
 
     def daemon_started(self, pid: int) -> None:
-        """Record the daemon, so that the next nursery can end it if it is left alone and stopped."""
+        """Record the daemon, so that the next nursery can end it if it is left alone and stopped.
+
+        Where that cannot be written the daemon lives all the same: only such an end would take longer.
+        """
         me = os.getpid()
-        self.write(Holders(me, identity(me), pid, identity(pid)))
+        try:
+            self.write(Holders(me, identity(me), pid, identity(pid)))
+        except OSError as error:
+            log.warning("%s does not name the daemon (pid %d): %s", LOCK_NAME, pid, error.strerror)
 
 
 def _wait(fd: int, waited_s: float) -> None:

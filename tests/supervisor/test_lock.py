@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -61,3 +62,21 @@ def test_half_a_text_names_nobody(tmp_path: Path) -> None:
     path.write_text('{"nursery": 12')
     with path.open() as file:
         assert lock.read(file.fileno()) == Holders()
+
+
+def test_a_daemon_that_cannot_be_named_lives_all_the_same(tmp_path: Path) -> None:
+    """On a disk that takes nothing the text from before stays whole."""
+    held = Lock.take(str(tmp_path))
+    before = lock.read(held.fd)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        held.daemon_started(os.getpid())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert lock.read(held.fd) == before
+    held.daemon_started(os.getpid())
+    assert lock.read(held.fd).daemon == os.getpid()
+    held.write(before)
+    assert lock.read(held.fd) == before
+    os.close(held.fd)
