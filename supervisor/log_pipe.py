@@ -28,6 +28,10 @@ RECORD_MAX: Final = 8 << 20
 """Bytes of one record on the pipe; whoever sends more is not heard any further in this life."""
 WAITING_MAX: Final = 10_000
 """Lines of one worker that wait for the nursery; beyond it they are dropped where they are made."""
+NUMBER_MAX: Final = 1 << 53
+"""Lines of one process; a higher number is none."""
+CREATED_MAX: Final = 4e9
+"""s since 1970; the year 2096."""
 LOOK_S: Final = 60.0
 """How often a receiving thread wakes where nothing is said."""
 
@@ -51,11 +55,13 @@ class Said:
 
     @classmethod
     def of(cls, plain: Any) -> Said | None:
-        """What `plain` made; None = it is something else."""
+        """What `plain` made; None = it is something else, or has a number that nobody can count or date."""
         kinds = (int, int, float, int, bool, str)
         if not isinstance(plain, tuple) or tuple(map(type, plain)) != kinds:
             return None
-        return cls(*plain)
+        said = cls(*plain)
+        countable = 0 < said.number <= NUMBER_MAX and 0.0 <= said.created <= CREATED_MAX
+        return said if countable else None
 
 
 class _Primitives(pickle.Unpickler):
@@ -155,7 +161,13 @@ class PipeHandler(MultiProcessingHandler):  # type: ignore[misc] # (the library 
         self.form: logging.Formatter = TextFormatter()
         self.json = False
         self._number = 0
-        super().__init__(name, sink)
+        try:
+            super().__init__(name, sink)
+        except RuntimeError:
+            # No thread: this handler and its thread hold each other, so nobody else would close these.
+            self.mouth.close_writer()
+            self.mouth.close()
+            raise
 
     @property
     def queue(self) -> Mouth:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -47,7 +48,21 @@ class Trap:
         return os.mkdir, (self.path,)
 
 
-@pytest.mark.parametrize("odd", [Trap, b"", {"level": 1}, (1, 2), (0,) * 6, None])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        Trap,
+        b"",
+        {"level": 1},
+        (1, 2),
+        (0,) * 6,
+        None,
+        (1, 10**5000, 1.0, 20, False, "a number that no JSON has"),
+        (1, -1, 1.0, 20, False, "a number below all"),
+        (1, 2, float("inf"), 20, False, "a time that no calendar has"),
+        (1, 2, float("nan"), 20, False, "no time"),
+    ],
+)
 def test_a_record_of_something_else_is_a_gap_and_nothing_more(
     nursery: LogNursery, odd: Any, tmp_path: Path
 ) -> None:
@@ -211,3 +226,18 @@ def test_without_a_descriptor_there_is_an_error_and_no_leak(tmp_path: Path) -> N
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["24", "24", "24", "3"]
+
+
+def test_without_a_thread_there_is_an_error_and_no_leak(nursery: LogNursery) -> None:
+    """What was opened is closed at once, not when somebody collects garbage: perhaps a child, its own."""
+    before = len(os.listdir("/proc/self/fd"))
+    gc.disable()
+    threading.stack_size(1 << 46)
+    try:
+        with pytest.raises(OSError, match="no thread"):
+            nursery.logs.begin("web")
+    finally:
+        threading.stack_size(0)
+    opened = len(os.listdir("/proc/self/fd"))
+    gc.enable()
+    assert opened == before
