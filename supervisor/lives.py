@@ -35,6 +35,9 @@ NEVER: Final = float("inf")
 
 HUNG_S: Final = 10.0
 """A daemon whose heartbeat is older than this is killed."""
+STOOD_S: Final = 2.0
+"""A loop that has not turned for this long stood still, and perhaps all that it watches with it (a container
+that was paused): a heartbeat that is old then says nothing, and has its whole time once more."""
 STOP_S: Final = 5.0
 """How long a daemon may take to end when it is asked to."""
 FAILURES_MAX: Final = 5
@@ -85,6 +88,8 @@ class Lives:
         self.why = ""
         """A sentence about the last end, for people."""
         self._life: _Life | None = None
+        self._turned_at = self._woke_at = 0.0
+        """The last turn, and the last one after the loop stood still."""
         self._due = 0.0
         self._wanting = ""
         """Why the last start failed, if none has succeeded since."""
@@ -140,6 +145,9 @@ class Lives:
 
     def turn(self, ready: set[int], now: float) -> None:
         """Serve the channel of the daemon that lives and see whether it still does; start one that is due."""
+        if now - self._turned_at > STOOD_S:
+            self._woke_at = now
+        self._turned_at = now
         life = self._life
         if life is not None:
             if life.channel.fileno() in ready and not self._serve(life):
@@ -155,7 +163,7 @@ class Lives:
         """Kill it if it hangs, or takes too long to end."""
         if now - life.asked_at > STOP_S:
             life.process.kill()
-        elif (age_s := self.age_s(now)) > HUNG_S:
+        elif (age_s := self.age_s(now)) > HUNG_S and now - self._woke_at > HUNG_S:
             log.error("the daemon (pid %d) gave no sign for %.1f s: killing it", life.process.pid, age_s)
             life.process.kill()
 
@@ -248,8 +256,8 @@ class Lives:
             self.code = code
             self.why = "the daemon refused its configuration; the log says why"
             return
-        self.why = f"the daemon ended ({_how(code)}): a new one starts"
-        log.warning("the daemon (pid %d) ended: %s", life.process.pid, _how(code))
+        self.why = f"the daemon ended ({how_ended(code)}): a new one starts"
+        log.warning("the daemon (pid %d) ended: %s", life.process.pid, how_ended(code))
         self._due = now
         if life.ready and code in (0, -signal.SIGKILL):
             return  # it served and was killed from outside: it is back at once
@@ -268,6 +276,11 @@ class Lives:
             log.critical("the daemon failed more than %d times in %g s", FAILURES_MAX, FAILURE_WINDOW_S)
 
 
-def _how(code: int) -> str:
+def how_ended(code: int) -> str:
     """An exit code in words."""
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"  # a real-time signal has no name

@@ -97,6 +97,15 @@ class Nursery:
 
     def run(self) -> int:
         """Until asked to stop, or until a daemon or a worker cannot be kept alive; the exit code."""
+        try:
+            return self._run()
+        except Exception:
+            # Not by raising: multiprocessing would wait, at the interpreter's end, for workers that nobody
+            # looks after any more, and the lock would be held as long. The kernel ends them at our death.
+            log.critical("this must not happen: breakerd ends", exc_info=True)
+            os._exit(EXIT_FAILED)
+
+    def _run(self) -> int:
         while True:
             wait_s = self._next_time(time.monotonic()) - time.monotonic()
             ready = {number for number, _ in self._poll.poll(1000.0 * max(0.0, wait_s))}
@@ -338,6 +347,10 @@ def _listen_to_signals() -> socket.socket:
     signal.set_wakeup_fd(theirs.detach(), warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _noted)
+    # Whoever started this may have had them otherwise: with SIGCHLD ignored the kernel keeps no exit code,
+    # and all that is started here would inherit both.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     return ours
 
 

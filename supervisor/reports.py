@@ -71,7 +71,10 @@ class Reports:
 
     def silent(self, title: str) -> None:
         """It has died; the daemon sees that by itself."""
-        self._talks.pop(title, None)
+        talk = self._talks.pop(title, None)
+        if talk is not None:
+            # A later life may have the same pid, and is another one.
+            self._known.discard((title, talk[0]))
 
     def flush(self) -> None:
         """Tell a daemon that serves what it does not know yet, as far as its queue takes it."""

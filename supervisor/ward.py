@@ -28,6 +28,7 @@ from typing import Any, Final
 import psutil
 
 from supervisor.birth import HELD_BACK, Birth, live
+from supervisor.lives import how_ended
 from supervisor.logs import Life, Logs
 from supervisor.policy import Course
 from supervisor.settings_workers import WorkerTable
@@ -164,22 +165,24 @@ class Ward:
         return _Life(process, pid, pidfd, page, memoryview(page).cast("Q"), now, log_life, ours)
 
     def signal(self, number: int) -> None:
-        """Send it a signal; SIGKILL goes to its whole group. It is not reaped yet, so its id is its own."""
+        """Send it a signal; SIGKILL goes to its whole group.
+
+        By its pidfd: multiprocessing reaps whatever is dead at each fork, so the pid may be another's.
+        """
         if self._life is None:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(self._life.pid, number)
-        if number == signal.SIGKILL:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
+            signal.pidfd_send_signal(self._life.pidfd, number)
+            if number == signal.SIGKILL:
                 os.killpg(self._life.pid, number)
 
-    def over(self, now: float) -> str:
-        """Which of its limits it is over, in words; empty = none."""
+    def over(self, now: float, since: float = 0.0) -> str:
+        """Which of its limits it is over, in words; empty = none. Silence counts from `since` on."""
         table, life = self.course.table, self._life
         if life is None:
             return ""
         if table.heartbeat_timeout_s is not None:
-            silent_s = now - min(now, max(life.began, life.words[0] / 1e9))
+            silent_s = now - min(now, max(since, life.began, life.words[0] / 1e9))
             if silent_s > table.heartbeat_timeout_s:
                 self._why = f"no heartbeat for {silent_s:.1f} s"
                 return self._why
@@ -261,13 +264,3 @@ def _close_pipes(trace: types.TracebackType | None) -> None:
                 if (number := trace.tb_frame.f_locals.get(name)) is not None:
                     os.close(number)
         trace = trace.tb_next
-
-
-def how_ended(code: int) -> str:
-    """An exit code in words."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"killed by signal {-code}"  # a real-time signal has no name

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from supervisor.errors import BadRequest, WorkerNotFound
-from supervisor.lives import SHORTAGES
+from supervisor.lives import SHORTAGES, STOOD_S
 from supervisor.policy import NEVER, Act, Retreat, WardState
 from supervisor.reports import Reports
 from supervisor.settings import SupervisorSettings
@@ -63,6 +63,9 @@ class Wards:
         self._end_at = NEVER
         """When the end of all has taken too long; NEVER = the end has not begun."""
         self._look_at = 0.0
+        self._turned_at = self._woke_at = 0.0
+        """The last turn, and the last one after the loop stood still: nobody is held to have been silent
+        then."""
         self.escalated = ""
         """Who failed so often that everything has to end; empty = nobody."""
 
@@ -213,6 +216,9 @@ class Wards:
 
     def turn(self, ready: set[int], now: float) -> None:
         """Reap who ended, do what is due."""
+        if now - self._turned_at > STOOD_S:
+            self._woke_at = now
+        self._turned_at = now
         for ward in list(self):
             if ward.pidfd in ready:
                 self._reap(ward, now)
@@ -242,7 +248,7 @@ class Wards:
     def _look(self, now: float) -> None:
         """Who is over a limit is ended; who lost lines, is told of."""
         for ward in self._limited():
-            if ward.course.state is not WardState.STOPPING and (why := ward.over(now)):
+            if ward.course.state is not WardState.STOPPING and (why := ward.over(now, self._woke_at)):
                 log.warning("%s (pid %d): %s: it is restarted", ward.title, ward.pid, why)
                 self._do(ward, ward.course.overran(now), now)
         for ward in self:

@@ -218,6 +218,7 @@ BOUNDARIES: Final[dict[str, str]] = {
             ("_keep", "a cache is never needed"),
         )
     },
+    "supervisor/nursery.py:Nursery.run": "it ends at once, with all that it has started",
     "workers/memory/replay.py:Replayer._insert": "it is classified: to wait, or to set a record aside",
     "workers/memory/replay.py:Replayer._erase": "whatever it is, others must not wait for it",
     "workers/memory/replayer.py:Turner._run": "raised again in the main thread, which ends by it",

@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from typing import Final
 
-from tests.live.house import House, spare_descriptors, unlimit_descriptors, wait_for
+from supervisor.lives import EXIT_FAILED
+from tests.live.house import House, alive, spare_descriptors, unlimit_descriptors, wait_for
+
+REAL_TIME: Final = 40
+ODDLY: Final = """
+import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+BROKEN: Final = """
+import os, sys
+from supervisor.nursery import Nursery
+from supervisor.places import places
+
+class Broken(Nursery):
+    def _turn(self, ready, now):
+        super()._turn(ready, now)
+        if os.path.exists("ledgers/break"):
+            raise RuntimeError("a fault of its own")
+
+sys.exit(Broken(places(*sys.argv[1:4])).run())
+"""
 
 
 def test_a_daemon_that_cannot_be_started_is_started_later(house: House) -> None:
@@ -37,3 +65,43 @@ def test_a_file_that_is_broken_later_stops_nobody(build: Callable[..., House]) -
     house.wait_reborn(house.kill_daemon())
     assert house.breaker("database")["settings"]["failure_threshold"] == 4
     assert hand.leave() == 0
+
+
+def test_a_daemon_killed_by_a_signal_without_a_name(house: House) -> None:
+    """It is followed by another like any other."""
+    old = house.daemon_pid
+    os.kill(old, REAL_TIME)
+    house.wait_reborn(old)
+    assert f"killed by signal {REAL_TIME}" in house.logged()
+
+
+def test_started_with_the_signals_of_somebody_else(build: Callable[..., House]) -> None:
+    """Whoever starts it may ignore SIGCHLD and block SIGTERM: exit codes are told and stops heard anyway."""
+    house = build()
+    house.prefix = (sys.executable, "-c", ODDLY)
+    house.start()
+    old = house.daemon_pid
+    os.kill(old, signal.SIGSEGV)
+    house.wait_reborn(old)
+    assert "killed by SIGSEGV" in house.logged()
+    assert house.stop() == 0
+
+
+def test_what_must_not_happen_ends_it_and_all_it_started(build: Callable[..., House]) -> None:
+    """A nursery that goes on without its loop would hold the lock, and nobody would start another."""
+    house = build('[workers.web]\ntarget = "tests.supervisor.ward_targets:stays"\nargs = ["FOLDER"]\n')
+    assert house.config is not None
+    house.config.write_text(house.config.read_text().replace("FOLDER", str(house.ledgers)))
+    where = [str(house.runtime), str(house.state), str(house.config)]
+    for folder in where[:2]:
+        os.makedirs(folder)
+    broken = subprocess.Popen(
+        [sys.executable, "-c", BROKEN, *where], env=house.surroundings(), cwd=house.root
+    )
+    house.adopt(broken)
+    begun = house.ledgers / "begun"
+    wait_for("a worker lives", begun.exists, 10.0)
+    (house.ledgers / "break").touch()
+    assert broken.wait(5.0) == EXIT_FAILED
+    worker = json.loads(begun.read_text())["pid"]
+    wait_for("its worker is gone", lambda: not alive(worker), 5.0)

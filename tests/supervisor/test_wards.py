@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,9 +17,12 @@ import psutil
 import pytest
 
 from supervisor.errors import BadRequest, WorkerNotFound
+from supervisor.lives import STOOD_S, how_ended
+from supervisor.policy import WardState
+from supervisor.reports import Reports
 from supervisor.settings import parse
 from supervisor.settings_workers import WorkerTable
-from supervisor.ward import WardSpec, how_ended
+from supervisor.ward import WardSpec
 from supervisor.wards import specs_of
 from tests.supervisor.ward_rig import Rig, table
 
@@ -327,3 +331,36 @@ def test_what_a_configuration_asks_for() -> None:
 def test_how_it_ended(code: int, text: str) -> None:
     """In words, also for a signal without a name."""
     assert how_ended(code) == text
+
+
+def test_a_loop_that_stood_still_holds_nobody_to_have_been_silent(rig: Rig, tmp_path: Path) -> None:
+    """A container that was paused stands still as a whole; whoever goes on hanging is ended later."""
+    rig.apply(table("web", "beats", str(tmp_path), 10**6, heartbeat_timeout_s=1.5))
+    pid = rig.seen(tmp_path)["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    threading.Event().wait(STOOD_S + 0.2)  # the loop is not turned
+    rig.turn()
+    assert rig.ward("web").course.state is WardState.RUNNING
+    os.kill(pid, signal.SIGCONT)
+    end = time.monotonic() + 2.5
+    while time.monotonic() < end:
+        rig.turn()
+    assert rig.ward("web").pid == pid
+    os.kill(pid, signal.SIGSTOP)
+    rig.until(lambda: rig.ward("web").course.state is WardState.STOPPING)
+    os.kill(pid, signal.SIGCONT)
+    rig.until(lambda: rig.ward("web").course.restarts)
+
+
+def test_a_prober_with_the_pid_of_an_earlier_one_is_another() -> None:
+    """The kernel gives a number away again; the daemon gets the new talk, too."""
+    told: list[bytes] = []
+    reports = Reports(lambda data, _numbers: not told.append(data))  # type: ignore[func-returns-value]
+    reports.serving()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for end in (ours, theirs):
+            reports.talks("prober:1", 7, end)
+            reports.flush()
+            reports.silent("prober:1")
+    assert len(told) == 2
