@@ -2,11 +2,14 @@
 
 An answer that comes too late must not leave a permit that nobody uses: the reading side is shut first and
 what has arrived until then is read, so that either we hold the permit or the supervisor's send fails and
-it takes the permit back. Neighbours: `control` (the exchange), `admission` (which asks). Knows no board.
+it takes the permit back. And a process that was stopped while it asked may read a permit whose lease is over
+by now: nobody holds that one any more. Neighbours: `control` (the exchange), `admission` (which asks). Knows
+no board.
 """
 
 from __future__ import annotations
 
+import math
 import socket
 import time
 from typing import Any, Final, NamedTuple
@@ -45,9 +48,10 @@ SILENCE: Final = Reply(answered=False)
 class PermitAsk:
     """One question on its way."""
 
-    __slots__ = ("_exchange",)
+    __slots__ = ("_began", "_exchange")
 
     def __init__(self, question: Question) -> None:
+        self._began = time.monotonic()
         self._exchange = Exchange(question.path)
         try:
             self._exchange.send("permit", nonce=question.nonce, row=question.row, ask=question.ask)
@@ -95,6 +99,9 @@ class PermitAsk:
         value = self._exchange.value()
         try:
             permit = value.get("permit")
+            if permit is not None and time.monotonic() - self._began >= float(value.get("lease_s", math.inf)):
+                # The lease began after the question, so a moment of it may be left: too little for a call.
+                return Reply()
             return Reply(
                 None if permit is None else int(permit),
                 int(value.get("generation") or 0),

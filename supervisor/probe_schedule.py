@@ -144,11 +144,13 @@ class Schedule:
         row.due = max(now, started + row.interval_s * (1.0 + table.jitter * self._dice()))
 
     def awaited_s(self, name: str, now: float) -> float:
-        """Within how many seconds the next verdict ought to come, waiting no longer than the last one."""
+        """Within how many seconds the next verdict must come: in twice the time that it ought to take, since
+        on a busy machine a probe is late and not silent.
+        """
         row = self._rows.get(name)
         if row is None:
             return 0.0
-        return max(0.0, row.due - now) + row.wait.last_s + row.table.timeout_s + LATE_S
+        return 2.0 * (max(0.0, row.due - now) + row.wait.last_s + row.table.timeout_s + LATE_S)
 
     def put_back(self, task: Task) -> None:
         """It could not be asked, for want of a prober: it is the next one."""

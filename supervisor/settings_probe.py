@@ -91,8 +91,8 @@ class ProbeTable:
 
     @property
     def patience_s(self) -> float:
-        """How long after one verdict the next one may come at the latest, when probers are free."""
-        return self.interval_max_s * (1.0 + self.jitter) + self.timeout_s + LATE_S
+        """How long after one verdict the next may come at the latest: twice as long as with free probers."""
+        return 2.0 * (self.interval_max_s * (1.0 + self.jitter) + self.timeout_s + LATE_S)
 
     @property
     def digest(self) -> str:

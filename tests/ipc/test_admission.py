@@ -203,6 +203,23 @@ def test_no_permit_is_a_refusal(client: Client, supervisor: FakeSupervisor) -> N
     assert (refusal.state, refusal.retry_after_s) == (BreakerState.HALF_OPEN, 2.5)
 
 
+def test_a_permit_whose_lease_is_over_is_none(client: Client, supervisor: FakeSupervisor) -> None:
+    """A process that was stopped while it asked must not begin what another one does meanwhile."""
+    breaker = CircuitBreaker("database")
+    call(breaker)
+    worker = supervisor.worker()
+    worker.publish(0, BreakerState.HALF_OPEN, 7, left=True)
+    supervisor.permit = {"permit": 3, "generation": 7, "lease_s": 1e-6}
+    refusal = call(breaker)
+    assert isinstance(refusal, CircuitOpenError)
+    assert (refusal.state, refusal.retry_after_s) == (BreakerState.HALF_OPEN, 0.0)
+    supervisor.permit = {"permit": 4, "generation": 7, "lease_s": 11.0}
+    assert call(breaker) == 1
+    worker.drain()
+    assert worker.permits == [4]
+    assert [one["ask"] for one in supervisor.asks] == [0, 1]
+
+
 def test_silence_is_a_refusal_and_leaves_no_permit(client: Client, supervisor: FakeSupervisor) -> None:
     """After 50 ms without an answer the call is refused; a late answer cannot be delivered."""
     breaker = CircuitBreaker("database")

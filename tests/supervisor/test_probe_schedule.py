@@ -61,8 +61,8 @@ def test_the_next_verdict_is_awaited_by_its_place_in_the_schedule() -> None:
     task = made.take(3.0)
     assert task is not None
     made.ended(task, "failed", 3.0, 4.0)
-    assert made.awaited_s("a", 4.0) == 4.0 + 3.0 + TABLE.timeout_s + LATE_S
-    assert made.awaited_s("a", 100.0) == 3.0 + TABLE.timeout_s + LATE_S
+    assert made.awaited_s("a", 4.0) == 2.0 * (4.0 + 3.0 + TABLE.timeout_s + LATE_S)
+    assert made.awaited_s("a", 100.0) == 2.0 * (3.0 + TABLE.timeout_s + LATE_S)
     assert made.awaited_s("unknown", 4.0) == 0.0
 
 

@@ -36,7 +36,7 @@ def test_a_probe_is_asked_of_a_free_prober_and_its_verdict_goes_to_the_engine() 
     world.say_back(ONE, begun=True)
     world.now += 0.5
     world.verdict(ONE, "failed", "refused")
-    awaited_s = 4.0 + TABLE.timeout_s + LATE_S
+    awaited_s = 2.0 * (4.0 + TABLE.timeout_s + LATE_S)
     assert world.told == [ProbeEnded("database", "failed", "refused", 0.25, 100.0, TABLE.digest, awaited_s)]
     world.pass_time(3.9)
     assert world.last(ONE)["number"] == number

@@ -209,7 +209,7 @@ def test_what_the_engine_and_the_prober_are_told() -> None:
     )
     assert settings.probes() == {"shop/y": table}
     assert settings.probes_configured() == ProbesConfigured(
-        (ProbeRule("shop/y", 2, 3, False, 60.0 * 1.1 + 2.0 + 1.0, table.digest),)
+        (ProbeRule("shop/y", 2, 3, False, 2.0 * (60.0 * 1.1 + 2.0 + 1.0), table.digest),)
     )
     assert table.asked() == {"kind": "tcp", "address": "h:80", "timeout_s": 2.0}
     assert settings.probe_processes == 2

@@ -295,7 +295,7 @@ def test_without_descriptors_one_is_started_later(rig: Rig, tmp_path: Path) -> N
     before = os.listdir("/proc/self/fd")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for spare in range(9):
-        free = sorted(set(range(100)) - set(map(int, before)))[spare]
+        free = sorted(set(range(len(before) + 10)) - set(map(int, before)))[spare]
         resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
         try:
             rig.command("start", "web")
