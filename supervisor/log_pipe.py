@@ -8,6 +8,7 @@ child's sending thread gets EPIPE. Neighbours: `logs`. Knows no file and no othe
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import logging
@@ -72,6 +73,27 @@ class _Primitives(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} in a log record")
 
 
+class _Turn:
+    """Whose turn it is to write, among a worker and what it forks: a record lock on the pipe.
+
+    The kernel takes it from a process that dies in it; the queue's own would be taken for ever, and the
+    worker could neither log nor, waiting for its last line to be sent, end.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def acquire(self) -> None:
+        """Wait for it. Where there are no locks, short records are whole all the same."""
+        with contextlib.suppress(OSError):
+            fcntl.lockf(self._number, fcntl.LOCK_EX)
+
+    def release(self) -> None:
+        """Let the next one write."""
+        with contextlib.suppress(OSError):
+            fcntl.lockf(self._number, fcntl.LOCK_UN)
+
+
 class Mouth:
     """A multiprocessing.Queue whose receiver survives whatever comes out of it.
 
@@ -122,9 +144,10 @@ class Mouth:
         """In the nursery, right after the fork."""
         self._inner._writer.close()
 
-    def close_reader(self) -> None:
-        """In the child."""
+    def begin(self) -> None:
+        """In the child, before its sending thread."""
         self._inner._reader.close()
+        self._inner._wlock = _Turn(self.writer)
 
     def after_fork(self) -> None:
         """In a child of the child: the sending thread was not forked; what it had is its parent's to send."""
@@ -190,7 +213,7 @@ class PipeHandler(MultiProcessingHandler):  # type: ignore[misc] # (the library 
     def begin(self, form: logging.Formatter, json: bool) -> None:
         """In the child: from now on its root logger writes here."""
         self.form, self.json = form, json
-        self.mouth.close_reader()
+        self.mouth.begin()
         os.register_at_fork(after_in_child=self._reborn)
 
     def close(self) -> None:

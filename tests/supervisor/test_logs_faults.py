@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pickle
+import signal
 import struct
 import subprocess
 import sys
@@ -241,3 +242,21 @@ def test_without_a_thread_there_is_an_error_and_no_leak(nursery: LogNursery) -> 
     opened = len(os.listdir("/proc/self/fd"))
     gc.enable()
     assert opened == before
+
+
+def test_a_child_of_the_worker_killed_while_it_writes_silences_nobody(nursery: LogNursery) -> None:
+    """A pre-forking server goes on logging, and ends when it wants to."""
+
+    def work(life: Life) -> None:
+        child = os.fork()
+        if child == 0:
+            life.handler.mouth._inner._wlock.acquire()
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(child, 0)
+        log.info("after")
+
+    process, life = nursery.fork("web", work)
+    process.join(WAIT_S)
+    nursery.reap(process, life, kill=process.exitcode is None)
+    nursery.settle(life)
+    assert nursery.lines("web") == ["INFO app.web: after"]
