@@ -9,11 +9,14 @@ Neighbours: `daemon` (the loop), `managed` (which processes there are). Knows no
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from supervisor.descriptors import identity
+
+log = logging.getLogger("breakerd.daemon")
 
 LEAVE_S: Final = 1.5
 """How long managed workers are waited for. Less than `lock.ORPHAN_GRACE_S`, after which the next nursery
@@ -73,5 +76,10 @@ class Leaving:
         waits = not managed.isdisjoint(self._pids.attached()) or any(map(identity, managed))
         if waits and self._clock() < self._until:
             self._later(LOOK_S, self._look)
-        else:
-            self._stop()
+            return
+        if left := sorted(pid for pid in managed if identity(pid)):
+            log.error(
+                "managed workers that do not end when they are asked to go on alone, beside those that "
+                "the next breakerd starts: pid %s", ", ".join(map(str, left)),
+            )  # fmt: skip
+        self._stop()

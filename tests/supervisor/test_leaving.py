@@ -87,14 +87,16 @@ def test_without_a_nursery_it_ends_after_the_workers(worker: subprocess.Popen[by
     assert (loop.stops, loop.waiting) == (1, [])
 
 
-def test_it_does_not_wait_for_ever(worker: subprocess.Popen[bytes]) -> None:
-    """One that ignores signals keeps its own segment."""
+def test_it_does_not_wait_for_ever(worker: subprocess.Popen[bytes], caplog: pytest.LogCaptureFixture) -> None:
+    """One that ignores signals keeps its own segment; that the next breakerd starts another is told."""
     loop = Loop()
     loop.pids = [worker.pid]
     loop.leaving.orphaned()
     loop.now += LEAVE_S
+    assert not caplog.messages
     loop.turn()
     assert (loop.stops, loop.waiting) == (1, [])
+    assert [text.endswith(f"pid {worker.pid}") for text in caplog.messages] == [True]
 
 
 def test_who_has_ended_is_not_waited_for() -> None:
