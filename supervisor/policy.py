@@ -1,15 +1,15 @@
 """When a managed process is started, started again, given up or stopped: the rules of Erlang's supervisors.
 
-A `Course` follows one process by the table of its states and says what is to be done now; a `Retreat`
-stops many, the last started first. Neighbours: `settings_workers` (the rules as configured), `wards` (which
-does what is said here, and tells what happened). Knows no process, no signal, no clock and no dice.
+A `Course` follows one process by the table of its states and says what is to be done now.
+Neighbours: `settings_workers` (the rules as configured), `wards` (which does what is said here, and tells
+what happened), `retreat` (stops many). Knows no process, no signal, no clock and no dice.
 """
 
 from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -246,52 +246,3 @@ class Course:
             self.until = now + self.table.stop_timeout_s
             return Act.TERMINATE
         return Act.NOTHING
-
-
-class Retreat:
-    """Stops groups of courses one group after the other, the last one first; each is waited for."""
-
-    __slots__ = ("_left", "_told", "_until")
-
-    def __init__(self, groups: Sequence[Sequence[Course]], until: float = NEVER) -> None:
-        """`until`, s: whatever lives then is killed at once."""
-        self._left = [list(group) for group in groups]
-        self._told = False
-        self._until = until
-
-    @property
-    def over(self) -> bool:
-        """True if nobody is left to wait for."""
-        return not self._left
-
-    @property
-    def until(self) -> float:
-        """When `turn` has to be called at the latest, s; else after each end."""
-        return self._until if self._left else NEVER
-
-    def turn(self, now: float) -> list[tuple[Course, Act]]:
-        """What is to be done now."""
-        if now >= self._until:
-            return self._rush(now)
-        acts: list[tuple[Course, Act]] = []
-        while self._left:
-            if not self._told:
-                acts += [(course, course.stop(now)) for course in self._left[-1]]
-                self._told = True
-            if any(course.state is WardState.STOPPING for course in self._left[-1]):
-                break
-            self._left.pop()
-            self._told = False
-        return acts
-
-    def _rush(self, now: float) -> list[tuple[Course, Act]]:
-        """There is no time left: everybody at once, once."""
-        self._until = NEVER
-        self._left, self._told = [[course for group in self._left for course in group]], True
-        acts = []
-        for course in self._left[0]:
-            course.stop(now)
-            if course.living:
-                course.until = NEVER
-                acts.append((course, Act.KILL))
-        return acts

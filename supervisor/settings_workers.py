@@ -64,7 +64,7 @@ class WorkerTable:
     """A process that has lived for so many seconds is RUNNING, not STARTING any more (0 to 3,600)."""
     stop_timeout_s: float = 10.0
     """Seconds between SIGTERM and SIGKILL (0 to 3,600). When breakerd itself ends, all workers together
-    have at most 20 s, in reverse order of this file."""
+    have at most 20 s, in reverse order of this file; whose turn has not come after 15 s gets SIGTERM then."""
     memory_max: int | None = None
     """Resident memory beyond which a process is restarted, in bytes or like "512M" (1M or more; None =
     not looked at)."""

@@ -18,8 +18,9 @@ from typing import Final
 
 from supervisor.errors import BadRequest, WorkerNotFound
 from supervisor.lives import SHORTAGES, STOOD_S
-from supervisor.policy import NEVER, Act, Retreat, WardState
+from supervisor.policy import NEVER, Act, WardState
 from supervisor.reports import Reports
+from supervisor.retreat import Retreat
 from supervisor.settings import SupervisorSettings
 from supervisor.settings_workers import WorkerTable
 from supervisor.ward import Home, Ward, WardSpec
@@ -35,6 +36,9 @@ SHORTAGE_S: Final = 0.5
 STOP_ALL_S: Final = 20.0
 """How long all workers together may take to end when breakerd does; then the rest is killed. With the
 daemon's own time it is less than TimeoutStopSec of the unit."""
+HURRY_S: Final = 5.0
+"""So long before that, whoever was not asked to end yet is asked, whatever the order: one that takes all the
+time must not have the others killed in the middle of their work."""
 LAST_S: Final = 2.0
 """How long killed workers are waited for: one that the kernel holds must not hold breakerd."""
 PROBER_RESTARTS_MAX: Final = 1_000_000
@@ -188,7 +192,9 @@ class Wards:
             if not ward.pid:
                 self._do(ward, ward.course.stop(now), now)
         groups = [[ward.course for ward in group] for group in self._groups.values()]
-        self._retreat = Retreat([*groups, [ward.course for ward in self._leaving]], now + STOP_ALL_S)
+        self._retreat = Retreat(
+            [*groups, [ward.course for ward in self._leaving]], now + STOP_ALL_S, now + STOP_ALL_S - HURRY_S
+        )
         self._go_on(now)
 
     def over(self, now: float) -> bool:

@@ -42,6 +42,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "__init__ checks errors facts log_files messages metrics stderr steps strays",
         "priority settings_workers",
         "policy settings_probe",
+        "retreat",
         "descriptors disk image log_pipe places settings units",
         "changes config_file example journal kept logs processes",
         # the engine, pure

@@ -12,11 +12,9 @@ from hypothesis import strategies as st
 
 from supervisor.policy import (
     LIVING,
-    NEVER,
     WARD_TABLE,
     Act,
     Course,
-    Retreat,
     WardEvent,
     WardState,
     backoff_s,
@@ -299,62 +297,6 @@ def test_the_wait_doubles_up_to_its_limit(restarts: int, seconds: float) -> None
     """Jitter comes on top, and is passed in."""
     assert backoff_s(TABLE, restarts, 0.0) == seconds
     assert backoff_s(TABLE, restarts, 0.5) == seconds * 1.25
-
-
-def living(*names: str) -> list[Course]:
-    """Courses that run."""
-    courses = [Course(replace(TABLE, name=name), 0.0) for name in names]
-    for course in courses:
-        course.start(0.0)
-    return courses
-
-
-def told(acts: list[tuple[Course, Act]]) -> list[tuple[str, Act]]:
-    """Who has to do what."""
-    return [(course.table.name, act) for course, act in acts if act is not Act.NOTHING]
-
-
-def test_a_retreat_is_in_reverse_and_waits_for_each() -> None:
-    """The next group is asked when the last of the one before is gone."""
-    groups = [living("first"), living("second-1", "second-2"), living("third")]
-    retreat = Retreat(groups)
-    assert told(retreat.turn(1.0)) == [("third", Act.TERMINATE)]
-    assert told(retreat.turn(2.0)) == []
-    groups[2][0].ended(3.0, True, 0.0)
-    assert told(retreat.turn(3.0)) == [("second-1", Act.TERMINATE), ("second-2", Act.TERMINATE)]
-    groups[1][1].ended(4.0, True, 0.0)
-    assert told(retreat.turn(4.0)) == []
-    groups[1][0].ended(4.0, True, 0.0)
-    assert told(retreat.turn(4.0)) == [("first", Act.TERMINATE)]
-    groups[0][0].ended(5.0, False, 0.0)
-    assert (told(retreat.turn(5.0)), retreat.over) == ([], True)
-    assert {course.state for group in groups for course in group} == {STOPPED}
-
-
-def test_a_retreat_does_not_wait_for_what_does_not_live() -> None:
-    """Who waits, was given up or is stopped is simply stopped."""
-    waits, gone = living("waits", "gone")
-    waits.ended(0.5, False, 0.0)
-    retreat = Retreat([[waits], [gone], [Course(TABLE, 0.0)]])
-    assert told(retreat.turn(1.0)) == [("gone", Act.TERMINATE)]
-    gone.ended(2.0, True, 0.0)
-    assert told(retreat.turn(2.0)) == []
-    assert (retreat.over, waits.state) == (True, STOPPED)
-
-
-def test_a_retreat_whose_time_is_over_kills_all_at_once() -> None:
-    """Also those whose turn has not come; nobody waits for ever."""
-    groups = [living("first"), living("second"), living("third")]
-    retreat = Retreat(groups, until=4.0)
-    retreat.turn(1.0)
-    assert retreat.until == 4.0
-    assert told(retreat.turn(4.0)) == [("first", Act.KILL), ("second", Act.KILL), ("third", Act.KILL)]
-    assert told(retreat.turn(4.1)) == []
-    for (course,) in groups:
-        assert course.until == NEVER
-        course.ended(5.0, False, 0.0)
-    retreat.turn(5.0)
-    assert retreat.over
 
 
 CHOICES: dict[str, Does] = {
