@@ -6,7 +6,9 @@ that verb is typed. Neighbours: `parse` before, one file per verb between, `scre
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import os
 import sys
 import time
@@ -48,6 +50,8 @@ LOOKS: Final[dict[str, Look]] = {
     "config": Look("configuring", "show"),
     "version": Look("versions"),
 }
+FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""What is raised where standard output takes nothing more."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,14 +60,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     program = os.path.basename(sys.argv[0]) if sys.argv else ""
     if program not in ("supervisorctl", "breakerctl"):
         program = "supervisorctl"
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What the locale cannot show is shown as an escape: an answer is worth more than a sign in it.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return run(given, program, sys.stdout, sys.stderr, Clock(time.monotonic, time.sleep))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of the pipe has seen enough; Python must not complain at exit that it cannot flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _no_more_output()  # the reader of the pipe has seen enough
         return 0
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _no_more_output()
+        sys.stderr.write(f"{program}: the answer cannot be written: {error.strerror}\n")
+        return exit_code(Verdict.REFUSED, exit_style(given))
+
+
+def _no_more_output() -> None:
+    """Python must not complain at exit that it cannot flush."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(arguments: Sequence[str], program: str, out: TextIO, err: TextIO, clock: Clock) -> int:

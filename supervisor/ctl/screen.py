@@ -49,7 +49,8 @@ class Screen:
         return verdict
 
     def _document(self, value: Any, compact: bool) -> None:
-        self.out.write(json.dumps(value, indent=None if compact else 2, ensure_ascii=False) + "\n")
+        # In ASCII: it passes every locale, and no name or line in it can move a terminal's cursor.
+        self.out.write(json.dumps(value, indent=None if compact else 2) + "\n")
 
     def _rich(self, page: Page, clear: bool) -> bool:
         """Show it in colour; False where rich is not installed."""

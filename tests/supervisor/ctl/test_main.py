@@ -62,6 +62,34 @@ def test_a_reader_that_has_seen_enough_is_no_error(stage: Stage) -> None:
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
+def test_what_a_locale_cannot_show_is_no_error(stage: Stage) -> None:
+    """Names come from anybody; JSON stays JSON, and moves no terminal's cursor."""
+    said = "caf\u00e9 \u20ac \x9b31m"
+    answer = {"schema": 1, "name": "web", "lines": [said], "position": "1:1:1", "lost": False}
+    stage.script["tail"] = answer
+    for flags in ((), ("--json",)):
+        ran = subprocess.run(
+            call("tail", "web", "--socket", stage.path, *flags),
+            cwd=ROOT, env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+            capture_output=True, timeout=20, check=False,
+        )  # fmt: skip
+        assert (ran.returncode, ran.stderr) == (0, b"")
+        assert b"\x9b" not in ran.stdout
+    assert json.loads(ran.stdout)["lines"] == [said]
+
+
+def test_a_full_disk_is_said(stage: Stage) -> None:
+    """In a sentence, as everything that goes wrong."""
+    stage.script["tail"] = {"schema": 1, "name": "web", "lines": ["x"], "position": "1:1:1", "lost": False}
+    with open("/dev/full", "wb") as full:
+        ran = subprocess.run(
+            call("tail", "web", "--socket", stage.path),
+            cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=20, check=False,
+        )  # fmt: skip
+    assert ran.returncode == 1
+    assert ran.stderr == "supervisorctl: the answer cannot be written: No space left on device\n"
+
+
 def test_every_verb_is_carried_out_by_somebody() -> None:
     """The table of verbs and the table of looks agree."""
     assert set(VERBS) - set(LOOKS) == {"doctor", "wait", "help", "reload", "probe", *MANAGING}
