@@ -148,6 +148,7 @@ class Mouth:
         """In the child, before its sending thread."""
         self._inner._reader.close()
         self._inner._wlock = _Turn(self.writer)
+        self._inner._ignore_epipe = True  # nobody reads any more: not a traceback a line
 
     def after_fork(self) -> None:
         """In a child of the child: the sending thread was not forked; what it had is its parent's to send."""

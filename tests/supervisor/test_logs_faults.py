@@ -260,3 +260,26 @@ def test_a_child_of_the_worker_killed_while_it_writes_silences_nobody(nursery: L
     nursery.reap(process, life, kill=process.exitcode is None)
     nursery.settle(life)
     assert nursery.lines("web") == ["INFO app.web: after"]
+
+
+def test_a_worker_to_whom_nobody_listens_any_more_is_silent(nursery: LogNursery) -> None:
+    """Its nursery is dead, or cut it: what it still logs is lost, without a traceback for each line."""
+    noise = nursery.runtime / "noise"
+    gate, opener = os.pipe()
+
+    def work(_: Life) -> None:
+        sys.stderr = noise.open("w", buffering=1)
+        log.info("heard")
+        os.read(gate, 1)
+        for number in range(3):
+            log.info("lost %d", number)
+            threading.Event().wait(0.1)
+
+    process, life = nursery.fork("web", work, keep=(gate,))
+    until("it is heard", lambda: life.lines == 1)
+    life.finish()
+    os.write(opener, b"x")
+    nursery.reap(process, life)
+    os.close(gate)
+    os.close(opener)
+    assert noise.read_text() == ""
