@@ -46,8 +46,9 @@ FAILURE_WINDOW_S: Final = 60.0
 FRESH_AFTER: Final = 3
 """Failed starts within the window after which the daemon starts without the checkpoint."""
 PAUSE_MAX_S: Final = 1.0
-SHORTAGES: Final = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
-"""Why no process can be had for a while: no fault of a daemon, and another nursery would fare no better."""
+SHORTAGES: Final = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC)
+"""Why no process can be had for a while: no fault of a daemon, and another nursery would fare no better. No
+space: semaphores are made in /dev/shm."""
 CRASH_VARIABLE: Final = "BREAKERD_CRASH_AT"
 
 Inherit = Callable[[int, bool], Inheritance]

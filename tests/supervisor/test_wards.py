@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import resource
@@ -18,10 +19,12 @@ import pytest
 
 from supervisor.errors import BadRequest, WorkerNotFound
 from supervisor.lives import STOOD_S, how_ended
+from supervisor.logs import Life, Logs
 from supervisor.policy import WardState
 from supervisor.reports import Reports
 from supervisor.settings import parse
 from supervisor.settings_workers import WorkerTable
+from supervisor.stderr import Stderr
 from supervisor.ward import WardSpec
 from supervisor.wards import specs_of
 from tests.supervisor.ward_rig import Rig, table
@@ -364,3 +367,26 @@ def test_a_prober_with_the_pid_of_an_earlier_one_is_another() -> None:
             reports.flush()
             reports.silent("prober:1")
     assert len(told) == 2
+
+
+class _Full(Logs):
+    """As where /dev/shm is full: no log can be begun until there is room."""
+
+    full = True
+
+    def begin(self, title: str) -> Life:
+        """Raises OSError."""
+        if self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().begin(title)
+
+
+def test_without_room_for_semaphores_one_is_started_later(rig: Rig, tmp_path: Path) -> None:
+    """However long it takes: it is no fault of the worker's, and nobody is given up for it."""
+    logs = rig.home.logs = _Full(str(tmp_path), Stderr(-1, time.monotonic), journal=False)
+    rig.apply(table("web", "stays", str(tmp_path), max_restarts=0))
+    rig.until(lambda: rig.ward("web").last_exit == "cannot be started: No space left on device")
+    assert rig.states() == {"web": "STARTING"}
+    logs.full = False
+    rig.seen(tmp_path)
+    assert rig.ward("web").course.restarts == 0
