@@ -116,7 +116,7 @@ def test_an_opening_is_held_by_its_probe_and_ended_by_it(
     assert closed["opened_total"] == 1
     assert closed["ramp"]["length_s"] == 1.0
     wait_for("the ramp is over", lambda: house.breaker("cache")["ramp"] is None, SPARE_S)
-    assert call()
+    wait_for("a call is let in", call, SPARE_S)  # the board word tells the ramp's end in steps, rounded up
 
 
 def test_a_preventive_probe_opens_before_any_call_has_failed(
