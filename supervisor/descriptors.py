@@ -181,24 +181,32 @@ def is_dead(pidfd: int) -> bool:
 
 def is_pidfd(number: int) -> bool:
     """True if this descriptor stands for a process, alive or not."""
-    try:
-        with open(f"/proc/self/fdinfo/{number}", encoding="ascii") as file:
-            return any(line.startswith("Pid:") for line in file)
-    except (OSError, ValueError):
-        return False
+    return _told_pid(number) is not None
 
 
 def pid_of(pidfd: int) -> int:
     """The pid behind a pidfd in this PID namespace; 0 = in another one, -1 = dead or no pidfd."""
+    pid = _told_pid(pidfd)
+    return -1 if pid is None else pid
+
+
+def _told_pid(number: int) -> int | None:
+    """What the kernel says of this descriptor's process, -1 = it is dead; None = this is no pidfd."""
     try:
-        with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        with open(f"/proc/self/fdinfo/{number}", encoding="ascii") as file:
             for line in file:
                 name, _, value = line.partition(":")
                 if name == "Pid":
                     return int(value)
     except (OSError, ValueError):
-        return -1
-    return -1
+        return None
+    return None
+
+
+def stat_of(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state on. Raises OSError where there is no such process."""
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+        return file.read().rpartition(")")[2].split()
 
 
 def identity(pid: int) -> str:
@@ -213,8 +221,7 @@ def identity(pid: int) -> str:
     try:
         if is_dead(pidfd):
             return ""
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            tick = file.read().rpartition(")")[2].split()[19]
+        tick = stat_of(pid)[19]
         return f"{os.fstat(pidfd).st_ino}:{tick}"
     except (OSError, IndexError):
         return ""
@@ -225,8 +232,7 @@ def identity(pid: int) -> str:
 def parent_of(pid: int) -> int:
     """The parent's pid; 0 = not known."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            return int(file.read().rpartition(")")[2].split()[1])
+        return int(stat_of(pid)[1])
     except (OSError, IndexError, ValueError):
         return 0
 
@@ -234,8 +240,7 @@ def parent_of(pid: int) -> int:
 def state_of(pid: int) -> str:
     """The letter of its first thread's state, such as R, T for stopped or Z for dead; empty = not known."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0]
+        return stat_of(pid)[0]
     except (OSError, IndexError):
         return ""
 

@@ -192,7 +192,6 @@ def _usage(subject: Subject) -> Usage | None:
 
 def _origin(pid: int) -> tuple[float, int]:
     """When a process began, s of CLOCK_MONOTONIC, and its parent. The kernel counts sleep, too."""
-    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-        told = file.read().rpartition(")")[2].split()
+    told = descriptors.stat_of(pid)
     slept = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
     return int(told[19]) / os.sysconf("SC_CLK_TCK") - slept, int(told[1])

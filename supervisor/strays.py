@@ -14,6 +14,7 @@ import os
 import signal
 
 from ipc.vocabulary import PROBER_VARIABLE
+from supervisor.descriptors import stat_of
 
 _MARK = f"{PROBER_VARIABLE}=".encode()
 
@@ -48,8 +49,7 @@ def _is_seen_by_its_own_pid(pid: int) -> bool:
 def start_tick(pid: int) -> str:
     """When the process was started, in the kernel's ticks; empty = it is not there, or a zombie."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            fields = file.read().rpartition(")")[2].split()
+        fields = stat_of(pid)
         return "" if fields[0] in "ZX" else fields[19]
     except (OSError, IndexError):
         return ""

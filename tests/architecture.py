@@ -39,12 +39,12 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "supervisor": (
         # what is said
-        "__init__ checks errors facts log_files messages metrics stderr steps strays",
+        "__init__ checks errors facts log_files messages metrics stderr steps",
         "priority settings_workers",
         "policy settings_probe",
         "retreat",
         "descriptors disk image log_pipe places settings units",
-        "changes config_file example journal kept logs processes",
+        "changes config_file example journal kept logs processes strays",
         # the engine, pure
         "chronicle host_breaker",
         "older probe_watch turn worker",

@@ -18,6 +18,7 @@ from typing import Any, Final
 from ipc import control
 from ipc.errors import BreakerdError, ControlDenied, ControlRefused, ProtocolError, SupervisorUnavailable
 from supervisor.ctl.page import Verdict
+from supervisor.descriptors import state_of
 
 _CREDENTIALS: Final = struct.Struct("3i")
 _START: Final = "start it (systemctl start breakerd, or: breakerd run)"
@@ -129,7 +130,7 @@ def _hung(path: str, text: str) -> tuple[str, str]:
     pid = _listener(path)
     if not pid:
         return text, f"systemctl restart breakerd ({_MEANWHILE})"
-    found = [(number, state) for number in (pid, *_children(pid)) if (state := _STATES.get(_state(number)))]
+    found = [(number, state) for number in (pid, *_children(pid)) if (state := _STATES.get(state_of(number)))]
     if found:
         text += "; " + ", ".join(f"process {number} is {state}" for number, state in found)
         stopped = [str(number) for number, state in found if state.startswith("stopped")]
@@ -150,15 +151,6 @@ def _listener(path: str) -> int:
     except (OSError, BreakerdError):
         return 0
     return int(_CREDENTIALS.unpack(data)[0])
-
-
-def _state(pid: int) -> str:
-    """The state letter of a process; empty if it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return ""
 
 
 def _children(pid: int) -> tuple[int, ...]:
