@@ -10,15 +10,13 @@ the last to hold it; under systemd a worker is welcome only when the store has i
                         S text                              how things are, in one sentence
                         L ticket(8) + [memfd]               a checked configuration: apply and keep it
                         E number(8) text                    a reload is over, also for this H; what was wrong
-    nursery -> daemon   x nonce(16)                         closed
-                        d nonce(16)                         under systemd: these are in its store, too
-                        l ticket(8) JSON                    {} = applied and kept; {"text": why not}
-                        H number(8)                         SIGHUP came, so often by now: reload
                         C JSON                              {"ticket", "verb", "name"}: start, stop or
                                                             restart managed workers; answered by c
                         K JSON                              {"title", "pid"}: kill this prober, it overran
     nursery -> daemon   x nonce(16)                         closed
                         d nonce(16)                         under systemd: these are in its store, too
+                        l ticket(8) JSON                    {} = applied and kept; {"text": why not}
+                        H number(8)                         SIGHUP came, so often by now: reload
                         c JSON                              {"ticket", "accepted": [titles], "of": how
                                                             many} or {"ticket", "code", "text"}
                         M JSON                              one managed process: all after R, then changes
