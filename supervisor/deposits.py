@@ -8,10 +8,11 @@ Neighbours: `nursery` (the only caller), `store` (systemd's copy of it). Knows n
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any, Final
 
+from ipc.errors import ProtocolError
+from ipc.wire import read_object
 from supervisor import descriptors
 from supervisor.descriptors import Held
 from supervisor.store import Store
@@ -59,7 +60,6 @@ class Deposits:
 def _object(data: bytes) -> dict[str, Any]:
     """What the daemon wrote about a worker; empty if it was cut off."""
     try:
-        value = json.loads(data)
-    except ValueError:
+        return read_object(data)
+    except ProtocolError:
         return {}
-    return value if isinstance(value, dict) else {}

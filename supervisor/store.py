@@ -16,6 +16,8 @@ import logging
 import os
 from typing import Final
 
+from ipc.errors import ProtocolError
+from ipc.wire import read_object
 from supervisor.descriptors import Held, close_all, is_pidfd
 from supervisor.notify import Notifier
 
@@ -121,7 +123,6 @@ def _target(number: int) -> str:
 def _read(number: int) -> dict[str, object] | None:
     """The JSON object in a memory file; None = there is none."""
     try:
-        value = json.loads(os.pread(number, ABOUT_MAX, 0))
-    except (OSError, ValueError):
+        return read_object(os.pread(number, ABOUT_MAX, 0))
+    except (OSError, ProtocolError):
         return None
-    return value if isinstance(value, dict) else None
