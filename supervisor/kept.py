@@ -44,8 +44,7 @@ class Kept:
             self.text, self.problem = text, ""
             return settings
         finally:
-            for number in numbers:
-                os.close(number)
+            descriptors.close_all(numbers)
 
 
 class Hangups:
