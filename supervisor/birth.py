@@ -81,6 +81,7 @@ def live(birth: Birth) -> None:
         arguments = birth.table.args if birth.talk is None else (birth.talk, *birth.table.args)
         find(birth.table.target)(*arguments)
     except Exception:
+        # Whatever the target or its import raised, its traceback goes where its lines go.
         log.exception("%s raised", birth.table.target)
         sys.exit(EXIT_RAISED)
 

@@ -199,10 +199,14 @@ class Logs:
             life.note(said)
             lines = said.text.splitlines() or [""]
             shown = "\n".join(lines if said.json else [f"{life.title}: {line}" for line in lines])
-            shown = marked(shown, said.level) if self._journal else shown
-            self._stderr.write(f"{shown}\n".encode(errors="backslashreplace"))
+            self._show(shown, said.level)
             kept = "\n".join(lines) if said.json else f"{date(said.created)} " + "\n".join(lines)
             self._keep(life.title, f"{kept}\n".encode(errors="backslashreplace"))
+
+    def _show(self, text: str, level: int) -> None:
+        """Write to standard error, in the form of whoever reads it."""
+        shown = marked(text, level) if self._journal else text
+        self._stderr.write(f"{shown}\n".encode(errors="backslashreplace"))
 
     def _keep(self, title: str, data: bytes) -> None:
         """Write to the worker's file; a disk that is full costs the line there, and is said now and then."""
@@ -216,8 +220,7 @@ class Logs:
             if now - self._said_at >= COMPLAIN_S:
                 self._said_at = now
                 text = f"breakerd: {self.unwritten} lines of workers are not in their files: {error}"
-                shown = marked(text, logging.WARNING) if self._journal else text
-                self._stderr.write(f"{shown}\n".encode(errors="backslashreplace"))
+                self._show(text, logging.WARNING)
 
     def _close_ended(self) -> None:
         """The closing thread: a life is closed when its thread is over, by itself or because it was cut."""
