@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final
 
+from supervisor.birth import close_others
 from supervisor.logs import Life, Logs
 from supervisor.stderr import Stderr
 
@@ -75,11 +76,7 @@ class LogNursery:
         life = self.logs.begin(title)
 
         def child() -> None:
-            low = 3
-            for number in sorted((*life.descriptors, *keep)):
-                os.closerange(low, number)
-                low = number + 1
-            os.closerange(low, 4096)
+            close_others((*life.descriptors, *keep))
             life.enter(level, log_format)
             work(life)
 
