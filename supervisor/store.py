@@ -88,10 +88,9 @@ class Store:
 
     def _name(self) -> str:
         """A short name that nothing in the store has."""
-        taken = set(self._names.values()) if f"{self._number:x}" in self._names.values() else set()
-        while f"{self._number:x}" in taken:
+        taken = set(self._names.values())
+        while (name := f"{self._number:x}") in taken:
             self._number += 1
-        name = f"{self._number:x}"
         self._number += 1
         return name
 
