@@ -299,6 +299,17 @@ def test_the_wait_doubles_up_to_its_limit(restarts: int, seconds: float) -> None
     assert backoff_s(TABLE, restarts, 0.5) == seconds * 1.25
 
 
+def test_the_chance_of_an_end_is_in_the_wait_for_the_next() -> None:
+    """So that many that died of one cause do not come back at once."""
+    due = []
+    for chance in (0.0, 0.5):
+        course = Course(TABLE, 0.0)
+        course.start(0.0)
+        course.ended(1.0, False, chance)
+        due.append(course.until)
+    assert due == [2.0, 2.25]
+
+
 CHOICES: dict[str, Does] = {
     "start": start,
     "stop": stop,

@@ -10,7 +10,6 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,15 +26,9 @@ from supervisor.settings_workers import WorkerTable
 from supervisor.stderr import Stderr
 from supervisor.ward import WardSpec
 from supervisor.wards import specs_of
-from tests.supervisor.ward_rig import Rig, table
+from tests.supervisor.ward_rig import Rig, rig, table
 
-
-@pytest.fixture
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """Wards that are ended whatever the test did."""
-    made = Rig(tmp_path_factory.mktemp("runtime"))
-    yield made
-    made.close()
+__all__ = ["rig"]
 
 
 def alive(pid: int) -> bool:

@@ -7,9 +7,11 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
+
+import pytest
 
 from supervisor import descriptors
 from supervisor.logs import Logs
@@ -110,3 +112,11 @@ class Rig:
     def read(self) -> bool:
         """True when the logs of all that have ended are closed."""
         return not self.home.logs._living
+
+
+@pytest.fixture
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """Wards that are ended whatever the test did."""
+    made = Rig(tmp_path_factory.mktemp("runtime"))
+    yield made
+    made.close()

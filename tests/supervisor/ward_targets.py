@@ -6,6 +6,7 @@ They say that they have begun by a file, `FOLDER/NAME`, that has what they see o
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -27,6 +28,7 @@ def _say(folder: str, name: str) -> None:
         "directory": os.getcwd(),
         "arguments": sys.argv,
         "path": sys.path[0],
+        "level": logging.getLevelName(logging.getLogger().getEffectiveLevel()),
         "blocked": sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
     }
     half = Path(folder, f".{name}.{os.getpid()}")

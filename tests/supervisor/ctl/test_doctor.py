@@ -40,8 +40,9 @@ def selfcheck(**changes: Any) -> dict[str, Any]:
 
 
 def findings(ran: Ran) -> dict[str, str]:
-    """Check -> the worst status that it has in the JSON, which is true to its schema."""
+    """Check -> the worst status that it has in the JSON, which is true to its schema; all say what to do."""
     assert problems("doctor", ran.json) == []
+    assert [one for one in ran.json["findings"] if one["status"] != "pass" and not one["action"]] == []
     return {one["check"]: one["status"] for one in reversed(ran.json["findings"])}
 
 
