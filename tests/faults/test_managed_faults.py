@@ -14,12 +14,22 @@ from typing import Any, Final
 
 import pytest
 
+from ipc import wire
 from tests.faults import rude
 from tests.faults.effort import PATIENCE_S, effort
 from tests.faults.groups import Group
 from tests.faults.judge import Watch
 from tests.faults.managed import NAMES, calling, dismiss, keeping, pids, processes
-from tests.live.house import House, alive, cpu_s, descriptors, wait_for
+from tests.faults.test_socket_faults import figures_by, knock
+from tests.live.house import (
+    House,
+    alive,
+    cpu_s,
+    descriptors,
+    spare_descriptors,
+    unlimit_descriptors,
+    wait_for,
+)
 
 pytestmark = pytest.mark.timeout(PATIENCE_S)
 
@@ -97,7 +107,7 @@ def test_b1_a_managed_worker_killed_while_the_nursery_is_stopped_is_counted_at_o
 
 
 def say_garbage(house: House) -> None:
-    """D8 and D10: noise, and questions whose answers nobody reads."""
+    """D8: noise."""
     for data in rude.frames(random.Random(8), effort(500, 100_000)):
         rude.say(house.socket, data)
 
@@ -122,24 +132,63 @@ def start_another(house: House) -> None:
     assert house.spawn().wait(10.0) == 100
 
 
-def use_up_descriptors(house: House) -> None:
-    """D13's beginning: so many connections at once that the newest are turned away."""
+def say_nothing(house: House) -> None:
+    """So many connections that say nothing that the oldest of them are dropped."""
     kept = [rude.dial(house.socket) for _ in range(300)]
     wait_for("others are served", house.answers, 5.0)
     for connection in kept:
         connection.close()
 
 
+def use_up_descriptors(house: House) -> None:
+    """D13: at its limit the daemon turns newcomers away, and goes on counting who is attached."""
+    pid = house.daemon_pid
+    with rude.dial(house.socket) as polite, contextlib.ExitStack() as filling:
+        before = successes(polite)
+        spare_descriptors(pid, 2)
+        wait_for("newcomers are told", lambda: b"busy" in knock(filling, house.socket), 5.0)
+        wait_for("all of them are counted", lambda: rose(before, successes(polite)), 5.0, 0.02)
+    unlimit_descriptors(pid)
+    wait_for("others are served", house.answers, 5.0)
+
+
+def successes(connection: socket.socket) -> dict[str, int]:
+    """Successes by breaker, asked for on a connection that is open already."""
+    breakers = figures_by(connection)["breakers"]
+    return {full.rpartition("/")[2]: one["outcomes"]["success"] for full, one in breakers.items()}
+
+
+def rose(before: dict[str, int], now: dict[str, int]) -> bool:
+    """Whether each of the workers has been counted further."""
+    return all(now[name] > before[name] for name in NAMES)
+
+
+def never_read(house: House) -> None:
+    """D10: answers longer than any buffer, asked for by sixteen who read nothing; they are dropped."""
+    hand = house.hand("many")
+    hand.order("guard_many", breaker="b", count=900)
+    wait_for("there is much to tell", lambda: len(house.ask("breakers")["breakers"]) > 900, 5.0)
+    deaf = [rude.dial(house.socket) for _ in range(16)]
+    for number, one in enumerate(deaf):
+        one.sendall(wire.request(number, "breakers"))
+    for one in deaf:
+        assert rude.closed_within(one, 1.5) is not None
+        one.close()
+    assert hand.leave() == 0
+
+
 @pytest.mark.fault("D8")
 @pytest.mark.needs_root
 def test_d_managed_workers_do_not_notice_what_is_done_to_the_socket(build: Callable[..., House]) -> None:
-    """D3, D6, D7, D8, D10 under load: the same processes, no restart, every outcome counted."""
+    """D3, D6, D7, D8, D10, D13 under load: the same processes, no restart, every outcome counted."""
     house = keeping(build).start()
     calling(house)
     before = pids(house)
     open_before = descriptors(house.nursery_pid)
     with Watch(house):
-        for abuse in (say_garbage, command_without_right, start_another, use_up_descriptors):
+        for abuse in (
+            say_garbage, command_without_right, start_another, say_nothing, use_up_descriptors, never_read,
+        ):  # fmt: skip
             abuse(house)
             assert (pids(house), restarts(house)) == (before, dict.fromkeys(NAMES, 0)), abuse.__name__
             calling(house)

@@ -270,6 +270,23 @@ def test_j4_a_renamed_or_removed_table_keeps_its_trials_to_itself(
 
 
 @pytest.mark.fault("J4")
+def test_j4_a_changed_table_is_in_force_at_once_and_keeps_its_trial(build: Callable[..., House]) -> None:
+    """The permit that is out stays, and how many successes close it is what the new file says."""
+    house, hand = trying(build)
+    write(house, TRIAL.format(name="database", trial_s=30.0).replace("_close = 1", "_close = 2"))
+    assert reload(house)["changed"]["breakers"] == {"added": [], "changed": ["database"], "removed": []}
+    assert house.breaker("database")["trials"]["in_flight"] == 1
+    hand.order("release", number=1, how="ok")
+    hand.hear("finished", 5.0, number=1)
+    wait_for("it has passed", lambda: house.breaker("database")["trials"]["passed"] == 1, 3.0)
+    assert house.breaker("database")["state"] == "HALF_OPEN"
+    hand.order("call_until", breaker="database", result="ok")
+    wait_for("two close it", lambda: house.breaker("database")["state"] == "CLOSED", 3.0)
+    assert hand.leave() == 0
+    judge(house)
+
+
+@pytest.mark.fault("J4")
 def test_j4_a_trial_that_is_too_late_decides_nothing_under_the_new_file(build: Callable[..., House]) -> None:
     """Its lease ran out under the old file; the word comes when the table is gone: counted, and no more."""
     house, hand = trying(build, trial_s=0.2)

@@ -103,6 +103,24 @@ def test_status_names_every_state_with_its_reason(house: House) -> None:
     assert "bad: RuntimeError: as always" in house.logged()
 
 
+def test_status_names_those_that_are_on_their_way(build: Callable[..., House]) -> None:
+    """Not there yet, waiting for the next life, and asked to end."""
+    house = build(
+        f'[workers.slow]\ntarget = "{TARGETS}:talk"\nstart_s = 600\n'
+        f'[workers.bad]\ntarget = "{TARGETS}:fail"\nbackoff_s = 600\nbackoff_max_s = 600\n'
+        f'[workers.mule]\ntarget = "{TARGETS}:stubborn"\nstop_timeout_s = 600\nstart_s = 0.5\n'
+    ).start()
+    up = {"slow": "STARTING", "bad": "BACKOFF", "mule": "RUNNING"}
+    wait_for("all are on their way", lambda: states(house) == up, 20.0)
+    assert house.run_tool("stop", "mule", "--timeout", "0.2s").returncode == 3
+    ran = house.run_tool("status")
+    assert ran.returncode == 3
+    rows = [line.split(maxsplit=2) for line in ran.stdout.splitlines()[2:]]
+    assert [row[:2] for row in rows] == [["slow", "STARTING"], ["bad", "BACKOFF"], ["mule", "STOPPING"]]
+    assert rows[1][2].startswith("exit code 1")
+    os.kill(listed(house)["mule"]["pid"], signal.SIGKILL)
+
+
 def test_start_stop_and_restart_wait_until_it_is_so(house: House) -> None:
     """One line a process, 0 where all is as it was asked for, 3 where it is not."""
     before = listed(house)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -51,6 +52,22 @@ def test_a_daemon_that_cannot_be_started_is_started_later(house: House) -> None:
     wait_for("goes on", lambda: house.stats()["totals"]["outcomes"]["success"] == 40, 5.0)
     assert set(house.stats()["lost"].values()) == {0}
     assert hand.leave() == 0
+
+
+def test_a9_the_service_manager_is_told_of_the_end(build: Callable[..., House]) -> None:
+    """STOPPING=1 when it is asked to end, by whomever, before anything has ended."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0bkd-end-{os.getpid()}")
+        manager.settimeout(5.0)
+        house = build("[control]\n", NOTIFY_SOCKET=f"@bkd-end-{os.getpid()}").start()
+        house.signal_nursery(signal.SIGTERM)
+        said = b""
+        while not said.startswith(b"STOPPING=1"):
+            said, numbers, *_ = socket.recv_fds(manager, 4096, 8)
+            for number in numbers:
+                os.close(number)
+        assert house.nursery is not None
+        assert house.nursery.wait(8.0) == 0
 
 
 def test_a_file_that_is_broken_later_stops_nobody(build: Callable[..., House]) -> None:

@@ -69,8 +69,7 @@ def test_a_restart_takes_new_code_and_none_of_it_is_ours(rig: Rig, tmp_path: Pat
     )
     (tmp_path / "fresh_target.py").write_text(code.format("old"))
     said = tmp_path / "said"
-    quick = {"start_s": 0.0, "stop_timeout_s": 5.0}
-    rig.apply(WorkerTable("web", "fresh_target:run", directory=str(tmp_path), **quick))
+    rig.apply(WorkerTable("web", "fresh_target:run", directory=str(tmp_path), start_s=0.0))
     rig.until(lambda: said.exists() and said.read_text() == "old")
     (tmp_path / "fresh_target.py").write_text(code.format("newer"))
     rig.command("restart", "web")

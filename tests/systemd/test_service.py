@@ -69,6 +69,17 @@ def test_the_units_are_verified_and_the_service_is_hardened(service: Service) ->
     assert found == ["breakerd:breakerd 660", "breakerd:breakerd 750", "breakerd:breakerd 700"]
 
 
+def test_systemd_never_gives_it_up(service: Service) -> None:
+    """A6: however often it dies within however short a time, it is started again."""
+    service.install("RestartSec=10ms").start()
+    for _ in range(7):  # systemd's own limit is five in ten seconds
+        old = service.life()
+        service.systemctl("kill", "-s", "KILL", UNIT)
+        service.wait_back(old)
+    assert (service.show("StartLimitIntervalUSec"), service.show("NRestarts")) == ("0", "7")
+    assert service.show("ActiveState") == "active"
+
+
 @pytest.mark.parametrize("who", ["nursery", "daemon"])
 def test_the_watchdog_ends_what_is_stopped_and_its_state_comes_back(service: Service, who: str) -> None:
     """Nobody asks for it: within seconds another life answers, with the counts and the manual state."""
