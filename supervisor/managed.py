@@ -121,12 +121,7 @@ class Managed:
     def processes(self) -> tuple[ManagedProcess, ...]:
         """All of them, in the order of the configuration: the supervisor's own first."""
         place = {title: number for number, title in enumerate(self._titles())}
-        return tuple(
-            sorted(
-                self._processes.values(),
-                key=lambda one: (not one.internal, place.get(one.title, len(place)), one.name, one.number),
-            )
-        )
+        return tuple(sorted(self._processes.values(), key=lambda one: (not one.internal, place[one.title])))
 
     # --- what the nursery says ------------------------------------------------------------------------
 
@@ -221,7 +216,7 @@ class Managed:
     def _titles(self) -> list[str]:
         """Every process that is configured, or was and has not ended."""
         titles = [title for table in self.tables for title in table.titles()]
-        return titles + [title for title in self._processes if title not in set(titles)]
+        return list(dict.fromkeys([*titles, *self._processes]))
 
     def _titles_of(self, name: str) -> list[str]:
         """The processes of one table; NAME:1 is the only one of NAME, too."""
