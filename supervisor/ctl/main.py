@@ -12,7 +12,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TextIO
@@ -27,7 +27,7 @@ from supervisor.ctl.screen import Screen
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A verb that asks one question."""
+    """A verb that asks once, and shows what comes back."""
 
     module: str
     """The file that knows it."""
@@ -50,6 +50,11 @@ LOOKS: Final[dict[str, Look]] = {
     "config": Look("configuring", "show"),
     "version": Look("versions"),
 }
+ONCE: Final[dict[str, Look]] = {
+    "reload": Look("reloading"),
+    "probe": Look("probing", fields="fields"),
+}
+"""Commands that are shown in the same way; they are not asked again when the supervisor dies over them."""
 FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 """What is raised where standard output takes nothing more."""
 
@@ -138,10 +143,8 @@ def _page(request: Request, asker: Asker, program: str) -> Page:
         page = _load("waiting").wait(request, asker.path, asker.clock)
     elif request.verb in MANAGING:
         page = _load("managing").command(request, asker)
-    elif request.verb == "reload":
-        page = _load("reloading").command(asker)
-    elif request.verb == "probe":
-        page = _load("probing").command(request, asker)
+    elif request.verb in ONCE:
+        page = _shown(request, ONCE[request.verb], asker.command)
     elif request.verb == "breaker" and request.words[0] != "show":
         page = _load("breaker").command(request, asker, program)
     else:
@@ -151,10 +154,14 @@ def _page(request: Request, asker: Asker, program: str) -> Page:
 
 def _look(request: Request, asker: Asker) -> Page:
     """Ask the verb's question and make its page. Raises ControlError."""
-    look = LOOKS[request.verb]
+    return _shown(request, LOOKS[request.verb], asker.look)
+
+
+def _shown(request: Request, look: Look, ask: Callable[..., Any]) -> Page:
+    """Ask by one of the asker's two ways, and make a page of the answer. Raises ControlError."""
     module = _load(look.module)
     fields = getattr(module, look.fields)(request) if look.fields else {}
-    answer = asker.look(request.verb, **fields)
+    answer = ask(request.verb, **fields)
     try:
         page: Page = getattr(module, look.page)(answer, request)
     except (LookupError, TypeError, ValueError, AttributeError) as error:

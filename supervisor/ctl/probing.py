@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ipc.errors import ProtocolError
-from supervisor.ctl.ask import Asker
 from supervisor.ctl.page import Page, Verdict, facts, span
 from supervisor.ctl.parse import Request
 
@@ -18,16 +16,12 @@ _MEANING: Final = {
 }
 
 
-def command(request: Request, asker: Asker) -> Page:
-    """Ask, and wait until the probe has ended. Raises ControlError."""
-    answer = asker.command("probe", name=request.words[0])
-    try:
-        return page(answer)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ProtocolError(f"the supervisor's answer to probe cannot be read: {error!r}") from error
+def fields(request: Request) -> dict[str, Any]:
+    """What to ask."""
+    return {"name": request.words[0]}
 
 
-def page(answer: Any) -> Page:
+def page(answer: Any, _request: Request) -> Page:
     """The answer as it is shown."""
     pairs = [
         ("probe", f"{answer['probe']} ({answer['kind']})"),

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ipc.errors import ProtocolError
-from supervisor.ctl.ask import Asker
 from supervisor.ctl.page import Page, Verdict
+from supervisor.ctl.parse import Request
 
 
-def command(asker: Asker) -> Page:
-    """Reload; every mistake a line, as `config check` prints it. Raises ControlError."""
-    answer = asker.command("reload")
-    try:
-        return page(answer)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ProtocolError(f"the supervisor's answer to reload cannot be read: {error!r}") from error
-
-
-def page(answer: Any) -> Page:
-    """The answer as it is shown."""
+def page(answer: Any, _request: Request) -> Page:
+    """The answer as it is shown; every mistake a line, as `config check` prints it."""
     if not answer["ok"]:
         head = "not reloaded, the configuration of before stays in force:"
         return Page(answer, (head, *map(str, answer["errors"])), Verdict.REFUSED)
