@@ -1,11 +1,13 @@
 """How a value of the configuration file is looked at, and how it is named where it is wrong.
 
-Neighbours: `settings` and `settings_workers`, which read the tables. Knows no key and no table.
+Neighbours: `settings`, `settings_workers` and `settings_probe`, which read the tables. Knows no key and no
+table.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +24,22 @@ _BEHIND: Final = re.compile(rf"([\w-]*(?:{SECRET.pattern})[\w-]*[=:]\s*)[^\s&;,'
 _FLAG: Final = re.compile(rf"-{{1,2}}[\w-]*(?:{SECRET.pattern})[\w-]*", re.IGNORECASE)
 """A word of a command behind which a secret stands."""
 _PASSWORD: Final = re.compile(r"(://[^:/?#\s@]*:)[^\s]+(@)")
+
+Wrong = Callable[[str, str], None]
+"""Takes the path of a mistake and the sentence about it."""
+
+
+class Reading:
+    """One pass over one table, which goes on after a mistake."""
+
+    def __init__(self, path: str, wrong: Wrong) -> None:
+        self._path = path
+        self._tell = wrong
+        self._good = True
+
+    def _wrong(self, key: str, text: str) -> None:
+        self._good = False
+        self._tell(f"{self._path}.{key}" if key else self._path, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +79,11 @@ def shown(value: Any) -> str:
     """A value as it is named in an error: short, and without the password of a URL in it."""
     text = masked(repr(value))
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def as_json(value: Any) -> Any:
+    """A value as JSON has it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def masked(text: str) -> str:

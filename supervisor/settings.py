@@ -18,7 +18,7 @@ from typing import Any, Final
 from ipc.errors import SettingsError
 from ipc.layout import BLOCK, DEFAULT_SLOTS, MAX_SLOTS
 from ipc.vocabulary import BreakerSettings, check_name
-from supervisor.checks import FORMATS, LEVELS, OFF, Bound, key_of, one_of, shown
+from supervisor.checks import FORMATS, LEVELS, OFF, Bound, as_json, key_of, one_of, shown
 from supervisor.errors import ConfigurationError
 from supervisor.messages import ProbesConfigured
 from supervisor.settings_probe import ProbeTable, read_probe
@@ -117,7 +117,7 @@ class SupervisorSettings:
     def to_json(self) -> dict[str, Any]:
         """The configuration as JSON values, table by table as in the file."""
         plain: dict[str, Any] = {
-            section: {key: _plain(getattr(self, key)) for key in keys} for section, keys in SECTIONS.items()
+            section: {key: as_json(getattr(self, key)) for key in keys} for section, keys in SECTIONS.items()
         }
         plain["breakers"] = {table.name: table.to_json() for table in self.breakers}
         plain["namespaces"] = {table.name: {"users": list(table.users)} for table in self.namespaces}
@@ -323,7 +323,3 @@ def _placed(text: str, source: str) -> str:
     if line is None:
         line, column = str(end.count("\n") + 1), str(len(end) - end.rfind("\n"))
     return f"line {line}, column {column}: {text[: found.start()]}"
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

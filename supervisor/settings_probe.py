@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from supervisor.checks import Bound, for_people, key_of, masked, one_of, shown
+from supervisor.checks import Bound, Reading, Wrong, as_json, for_people, key_of, masked, one_of, shown
 from supervisor.messages import ProbeRule
 from supervisor.settings_workers import TARGET
 
@@ -43,9 +42,6 @@ _LIKE: Final = {
     "http": '"https://HOST/PATH"',
 }
 _ELSEWHERE: Final = re.compile(r"env:[^=\0\s]+|file:[^\0]+")
-
-Wrong = Callable[[str, str], None]
-"""Takes the path of a mistake and the sentence about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +103,7 @@ class ProbeTable:
     def asked(self) -> dict[str, Any]:
         """What a prober must know of it: secrets and all."""
         keys = ("kind", *OWN_KEYS[self.kind], "timeout_s")
-        return {key: _plain(getattr(self, key)) for key in keys}
+        return {key: as_json(getattr(self, key)) for key in keys}
 
     def to_json(self) -> dict[str, Any]:
         """The keys that it has, as JSON values, for people: passwords are masked."""
@@ -139,17 +135,8 @@ def read_probe(path: str, table: Any, wrong: Wrong) -> ProbeTable | None:
     return _Table(path, wrong).read(table)
 
 
-class _Table:
-    """One pass over one table that goes on after a mistake. Values that may be secret are never shown."""
-
-    def __init__(self, path: str, wrong: Wrong) -> None:
-        self._path = path
-        self._tell = wrong
-        self._good = True
-
-    def _wrong(self, key: str, text: str) -> None:
-        self._good = False
-        self._tell(f"{self._path}.{key}" if key else self._path, text)
+class _Table(Reading):
+    """The table of one probe. Values that may be secret are never shown."""
 
     def read(self, table: dict[str, Any]) -> ProbeTable | None:
         """The table; None if there is a mistake in it."""
@@ -247,7 +234,3 @@ def _text(key: str, value: str, kind: str) -> str:
     if key == "statement" and not value.strip():
         return "must not be empty"
     return ""
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

@@ -8,11 +8,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from supervisor.checks import HIDDEN, LEVELS, OFF, SECRET, Bound, for_people, key_of, one_of, shown
+from supervisor.checks import (
+    HIDDEN,
+    LEVELS,
+    OFF,
+    SECRET,
+    Bound,
+    Reading,
+    Wrong,
+    for_people,
+    key_of,
+    one_of,
+    shown,
+)
 
 RESTARTS: Final = ("permanent", "transient", "temporary")
 BEYONDS: Final = ("give_up", "escalate")
@@ -28,8 +39,6 @@ _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _VARIABLE: Final = re.compile(r"[^=\0]+")
 
 Argument = str | int | float | bool
-Wrong = Callable[[str, str], None]
-"""Takes the path of a mistake and the sentence about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,17 +151,8 @@ def read_workers(content: dict[str, Any], wrong: Wrong) -> tuple[WorkerTable, ..
     return tuple(tables)
 
 
-class _Table:
-    """One pass over one table that goes on after a mistake."""
-
-    def __init__(self, path: str, wrong: Wrong) -> None:
-        self._path = path
-        self._tell = wrong
-        self._good = True
-
-    def _wrong(self, key: str, text: str) -> None:
-        self._good = False
-        self._tell(f"{self._path}.{key}", text)
+class _Table(Reading):
+    """The table of one worker."""
 
     def read(self, name: str, table: dict[str, Any]) -> WorkerTable | None:
         """The table; None if there is a mistake in it."""
