@@ -22,6 +22,7 @@ import psutil
 from supervisor import descriptors
 from supervisor.actor import Stage
 from supervisor.connections import Connections, Request
+from supervisor.errand import Run
 from supervisor.facts import Usage
 
 MEASURE_S: Final = 0.5
@@ -74,7 +75,7 @@ class Figures:
     def __init__(
         self,
         subjects: Callable[[], list[Subject]],
-        run: Callable[[Callable[[], object], Callable[[], None]], None],
+        run: Run,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.stage: Stage

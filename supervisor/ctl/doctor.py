@@ -214,11 +214,9 @@ def descriptors(used: int, most: int) -> Finding:
     action = "LimitNOFILE=65536 in breakerd.service (or ulimit -n), then restart breakerd"
     if most - used < FREE_LEAST:
         return Finding("limits", "fail", text, action)
-    return Finding("limits", "warn" if most < DESCRIPTORS_LEAST else "pass", text, _if(most, action))
-
-
-def _if(most: int, action: str) -> str:
-    return action if most < DESCRIPTORS_LEAST else ""
+    if most < DESCRIPTORS_LEAST:
+        return Finding("limits", "warn", text, action)
+    return Finding("limits", "pass", text)
 
 
 def space(what: str, directory: str, free: int | None) -> Finding:
