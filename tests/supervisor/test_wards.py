@@ -351,6 +351,7 @@ def test_a_loop_that_stood_still_holds_nobody_to_have_been_silent(rig: Rig, tmp_
 def test_a_prober_with_the_pid_of_an_earlier_one_is_another() -> None:
     """The kernel gives a number away again; the daemon gets the new talk, too."""
     told: list[bytes] = []
+    # That append returns None is meant: whatever is sent is kept, and has been taken.
     reports = Reports(lambda data, _numbers: not told.append(data))  # type: ignore[func-returns-value]
     reports.serving()
     ours, theirs = socket.socketpair()
