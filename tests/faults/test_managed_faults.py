@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 
-from ipc import wire
+from ipc import control, wire
 from tests.faults import rude
 from tests.faults.effort import PATIENCE_S, effort
 from tests.faults.groups import Group
@@ -196,6 +196,42 @@ def test_d_managed_workers_do_not_notice_what_is_done_to_the_socket(build: Calla
         "they have settled", lambda: {one["state"] for one in processes(house).values()} == {"RUNNING"}, 3.0
     )
     wait_for("descriptors are flat", lambda: descriptors(house.nursery_pid) <= open_before, 3.0)
+    dismiss(house)
+
+
+@pytest.mark.fault("D12")
+def test_d12_a_managed_workers_permit_whose_answer_was_lost_is_given_again_not_twice(
+    build: Callable[..., House],
+) -> None:
+    """Its own calls are refused meanwhile, it is not restarted, and the next daemon knows the permit."""
+    house = keeping(
+        build, "[breakers.mail]\npermitted_trials = 1\nsuccesses_to_close = 1000\ntrial_timeout = 60\n"
+    )
+    house.start()
+    calling(house)
+    before = pids(house)
+    nonce = next(one["worker"] for one in house.workers() if one["pid"] == before["mail"])
+    house.ask("command", breaker="mail", action="force-open", for_s=60, reason="test")
+    house.ask("command", breaker="mail", action="enable")
+    asked = {"nonce": nonce, "row": 0, "ask": 1 << 40}
+
+    def granted() -> Any:
+        with contextlib.closing(control.Exchange(house.socket)) as exchange:
+            exchange.send("permit", **asked)
+        answer = house.ask("permit", **asked)
+        return answer if answer["permit"] is not None else None
+
+    first = wait_for("it is free for a moment", granted, 5.0)
+    for turn in range(2):
+        again = house.ask_patiently("permit", **asked)
+        assert again == {**first, "lease_s": again["lease_s"]}
+        assert house.ask("permit", **{**asked, "ask": asked["ask"] + 1 + turn})["permit"] is None
+        assert house.breaker("mail")["trials"]["in_flight"] == 1
+        if not turn:
+            house.wait_reborn(house.kill_daemon())
+    house.ask("command", breaker="mail", action="reset", reason="test")
+    calling(house)
+    assert (pids(house), restarts(house)) == (before, dict.fromkeys(NAMES, 0))
     dismiss(house)
 
 

@@ -36,8 +36,12 @@ def calls(ledgers: str, breaker: str, per_s: float, patient: bool = True) -> Non
             time.sleep(0.001)
         for _ in range(min(due - made, 100)):
             made += 1
-            guarded("ok", ledger)
-            ledger.done(OutcomeKind.SUCCESS)
+            try:
+                guarded("ok", ledger)
+            except ipc.CircuitOpenError:
+                ledger.refused()
+            else:
+                ledger.done(OutcomeKind.SUCCESS)
     ledger.left()
 
 
