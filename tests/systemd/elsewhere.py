@@ -6,8 +6,11 @@ as long as a process that does nothing, and the wire as long as the namespace.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self
 
@@ -70,6 +73,21 @@ class Elsewhere:
         server = RedisServer.valkey(folder, *listens)
         server.before = self.enter
         return server.start()
+
+    @contextlib.contextmanager
+    def pages(self, folder: Path) -> Iterator[None]:
+        """A web server over there."""
+        line = [*self.enter, sys.executable, "-m", "http.server", "8080", "--bind", THERE]
+        with (folder / "pages.log").open("wb") as log:
+            server = subprocess.Popen(line, cwd=folder, stdout=log, stderr=log)
+        try:
+            listening = f"{8080:04X} 00000000:0000 0A"
+            table = f"/proc/{self._holder.pid}/net/tcp"
+            wait_for("it listens", lambda: listening in Path(table).read_text(), 10.0)
+            yield
+        finally:
+            server.kill()
+            server.wait(5.0)
 
     def close(self) -> None:
         """No more namespace, no more wire."""

@@ -41,6 +41,8 @@ PROBES: Final = {
     "database": f'kind = "sqlalchemy"\nurl = "postgresql+psycopg://postgres@{THERE}/postgres"\n',
     "cache": f'kind = "redis"\nurl = "redis://{THERE}:6379/0"\n',
     "port": f'kind = "tcp"\naddress = "{THERE}:6379"\n',
+    "page": f'kind = "http"\nurl = "http://{THERE}:8080/"\n',
+    "function": 'kind = "python"\ntarget = "os:getpid"\n',
     "file": f'kind = "sqlalchemy"\nurl = "sqlite:///{FILE}"\n',
     "program": 'kind = "exec"\ncommand = ["/bin/sh", "-c", "test -w /var/lib/breakerd && ! touch /etc/x"]\n',
     "sleeper": 'kind = "exec"\ncommand = ["/bin/sh", "-c", "sleep 4711 & sleep 4711"]\n',
@@ -87,11 +89,17 @@ def probe(service: Service, name: str) -> Any:
     return told
 
 
-@pytest.mark.usefixtures("other")
-def test_every_kind_of_probe_works_inside_the_shipped_sandbox(service: Service) -> None:
-    """PostgreSQL, Redis and a port of another host, SQLite in its own directory, a program of its own."""
+def test_every_kind_of_probe_works_inside_the_shipped_sandbox(
+    service: Service, other: tuple[Elsewhere, Postgres, RedisServer], tmp_path: Path
+) -> None:
+    """PostgreSQL, Redis, a port and a page of another host; SQLite, a program, a function in its own."""
     names = [name for name in PROBES if name != "sleeper"]
-    configured(service, *names)
+    with other[0].pages(tmp_path):
+        configured(service, *names)
+        _every_kind_works(service, names)
+
+
+def _every_kind_works(service: Service, names: list[str]) -> None:
     told = {name: probe(service, name) for name in names}
     assert {
         name: (one["verdict"], one["text"]) for name, one in told.items() if one["verdict"] != "passed"

@@ -166,3 +166,22 @@ def test_another_supervisorctl_on_the_path_is_told() -> None:
     other = doctor.command("/usr/bin/supervisorctl", "/srv/venv/bin")
     assert isinstance(other, Finding)
     assert (other.status, "breakerctl" in other.action) == ("warn", True)
+
+
+def test_the_other_supervisor_in_this_environment_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A distribution of that name on the path, as pip leaves it."""
+
+    def judged() -> Finding:
+        return next(one for one in doctor.environment() if one.check == "environment")
+
+    assert judged().status == "pass"
+    info = tmp_path / "supervisor-4.3.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: supervisor\nVersion: 4.3.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = judged()
+    assert (found.status, "4.3.0" in found.text, "environment of its own" in found.action) == (
+        "fail", True, True,
+    )  # fmt: skip
