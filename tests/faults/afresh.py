@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.faults.judge import Watch, judge
-from tests.live.hand import Hand
+from tests.live.hand import Hand, leave
 from tests.live.house import House, wait_for
 
 
@@ -35,9 +35,7 @@ def goes_on(house: House, hands: list[Hand]) -> int:
     wait_for("they are back", lambda: sum(bool(one["ring_slots"]) for one in house.workers()) == 2, 10.0)
     with Watch(house):
         house.wait_reborn(house.kill_daemon())
-        for hand in hands:
-            assert hand.order("unload")["failed"] == []
-            assert hand.leave() == 0
+        leave(hands)
         stats = judge(house, forgive=("checkpoint_lost",))
     assert stats["supervisor"]["incarnation"] >= 2, "the life after the empty one goes on from its checkpoint"
     return int(stats["lost"]["checkpoint_lost"])

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
 from ipc.errors import ControlError
 from tests.faults import oracle
+from tests.live.hand import Hand, leave
 from tests.live.house import House
 
 SETTLE_S: Final = 10.0
@@ -46,6 +47,12 @@ def judge(house: Judged, forgive: Iterable[str] = (), seconds: float = SETTLE_S)
     # For the account of a long run: `pytest -rP` shows it.
     print(f"exact: {oracle.issued(house.ledgers):,} issued, incarnation {stats['supervisor']['incarnation']}")
     return stats
+
+
+def finish(house: Judged, hands: Sequence[Hand]) -> None:
+    """The load ends, everybody leaves, and everything is counted, once."""
+    leave(hands)
+    judge(house)
 
 
 def figures(stats: Any) -> dict[str, int]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from tests.faults.judge import judge
 from tests.live.hand import Hand
 from tests.live.house import House, wait_for
 
@@ -65,11 +64,3 @@ def loaded(house: House, count: int = 2) -> list[Hand]:
         hand.order("load", breaker="database", shared=True, threads=2, per_s=500.0, failing_every=7)
     wait_for("traffic", lambda: house.stats()["totals"]["outcomes"]["success"] > 100, 5.0)
     return hands
-
-
-def finish(house: House, hands: list[Hand]) -> None:
-    """No more calls; everything is counted, once."""
-    for hand in hands:
-        assert hand.order("unload")["failed"] == []
-        assert hand.leave() == 0
-    judge(house)

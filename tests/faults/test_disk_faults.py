@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 
 from tests.faults.effort import PATIENCE_S, effort
-from tests.faults.judge import Watch, judge
+from tests.faults.judge import Watch, finish, judge
 from tests.faults.shelves import Shelf, shelf
 from tests.live.hand import Hand
 from tests.live.house import House, wait_for
@@ -36,14 +36,6 @@ def working(house: House) -> list[Hand]:
     for hand in hands:
         hand.order("load", breaker=hand.log.stem, threads=2, per_s=500.0, failing_every=9)
     return hands
-
-
-def finish(house: House, hands: list[Hand]) -> None:
-    """They leave, and everything is counted."""
-    for hand in hands:
-        assert hand.order("unload")["failed"] == []
-        assert hand.leave() == 0
-    judge(house)
 
 
 def warned(house: House, word: str) -> str:

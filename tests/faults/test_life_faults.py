@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults import oracle
 from tests.faults.effort import PATIENCE_S, effort
-from tests.faults.judge import Watch, judge
+from tests.faults.judge import Watch, finish, judge
 from tests.live.hand import Hand
 from tests.live.house import House, alive, descriptors, wait_for
 
@@ -51,10 +51,7 @@ def test_b14_workers_stopped_by_turns_share_one_permit_and_lose_nothing(house: H
         calls = [_tried(hand) for hand in hands]
         assert [hand.order("mode")["changes"] for hand in hands] == [[]] * len(hands), "nobody was local"
         assert house.breaker("database")["state"] in ("OPEN", "HALF_OPEN")
-        for hand in hands:
-            assert hand.order("unload")["failed"] == []
-            assert hand.leave() == 0
-        judge(house)
+        finish(house, hands)
     flat = [(call, number) for number, seen in enumerate(calls) for call in seen]
     print(f"{len(flat)} trials, {house.breaker('database')['generation']} generations")
     assert len(flat) > 20
@@ -125,9 +122,7 @@ def test_b15_a_worker_that_drops_its_privileges_after_attaching(
     # A segment that the nursery kept is read without another word of its worker, whoever that is by now.
     if welcome or who_dies == "daemon":
         wait_for("it obeys", lambda: not hand.order("mode")["local"], 10.0)
-        assert hand.order("unload")["failed"] == []
-        assert hand.leave() == 0
-        judge(house)
+        finish(house, [hand])
         return
     wait_for("it is told", lambda: "group" in hand.wrote(), 10.0)
     assert hand.order("mode")["local"]

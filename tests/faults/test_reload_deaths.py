@@ -17,8 +17,8 @@ import pytest
 
 from ipc.errors import ControlError, ControlRefused
 from tests.faults.effort import PATIENCE_S, effort
-from tests.faults.judge import judge
-from tests.faults.reloads import NEW, OLD, finish, in_force, loaded, reload, thresholds, write
+from tests.faults.judge import finish, judge
+from tests.faults.reloads import NEW, OLD, in_force, loaded, reload, thresholds, write
 from tests.faults.test_supervisor_faults import wait_back
 from tests.live.house import House, alive, spare_descriptors, unlimit_descriptors, wait_for
 

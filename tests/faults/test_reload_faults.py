@@ -14,8 +14,8 @@ from typing import Any, Final
 import pytest
 
 from tests.faults.effort import PATIENCE_S, effort
-from tests.faults.judge import Watch, judge
-from tests.faults.reloads import NEW, OLD, finish, in_force, loaded, reload, thresholds, write
+from tests.faults.judge import Watch, finish, judge
+from tests.faults.reloads import NEW, OLD, in_force, loaded, reload, thresholds, write
 from tests.faults.test_operation_faults import WRONG
 from tests.live.hand import Hand
 from tests.live.house import House, alive, descriptors, memory_kib, wait_for

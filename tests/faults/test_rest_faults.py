@@ -17,7 +17,7 @@ from ipc.ring import NO_EPOCH, Reader, epoch_of
 from tests.faults import oracle
 from tests.faults.effort import PATIENCE_S, effort
 from tests.faults.hostile import Inside
-from tests.faults.judge import Watch, judge
+from tests.faults.judge import Watch, finish, judge
 from tests.live.hand import Hand
 from tests.live.house import House, descriptors, memory_kib, wait_for
 
@@ -70,10 +70,7 @@ def test_l4_every_outcome_is_committed_soon_and_the_rings_are_empty_at_rest(hous
         wait_for("the rings are empty", lambda: [unread(hand) for hand in hands] == [0] * 4, COMMITTED_S)
         for number, hand in enumerate(hands):
             hand.order("load", breaker=f"again{number}", threads=2, per_s=300.0, shared=True, failing_every=9)
-    for hand in hands:
-        assert hand.order("unload")["failed"] == []
-        assert hand.leave() == 0
-    judge(house)
+    finish(house, hands)
 
 
 def kill_the_daemon(house: House) -> None:
@@ -124,10 +121,7 @@ def test_l5_every_worker_is_back_ten_seconds_after_a_supervisor_is(house: House)
                 began = time.monotonic()
                 wait_for(f"all are back after {fault.__name__}", together, BACK_S, 0.02)
                 print(f"round {round_}: {time.monotonic() - began:.2f} s after {fault.__name__}")
-        for hand in hands:
-            assert hand.order("unload")["failed"] == []
-            assert hand.leave() == 0
-        judge(house)
+        finish(house, hands)
 
 
 class Size(NamedTuple):

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
@@ -16,7 +16,7 @@ from ipc.errors import ControlError
 from tests.faults.effort import PATIENCE_S, effort
 from tests.faults.groups import Group
 from tests.faults.hostile import Inside
-from tests.faults.judge import Watch, judge
+from tests.faults.judge import Watch, finish
 from tests.live.hand import Hand
 from tests.live.house import House, wait_for
 
@@ -41,16 +41,6 @@ def working(house: House, count: int = 2, per_s: float = 1000.0) -> list[Hand]:
     for hand in hands:
         hand.order("load", breaker=hand.log.stem, per_s=per_s, failing_every=25)
     return hands
-
-
-def finish(house: House, hands: list[Hand]) -> list[dict[str, Any]]:
-    """The load ends, everybody leaves, everything is counted; what they did."""
-    done = [hand.order("unload") for hand in hands]
-    for hand, figures in zip(hands, done, strict=True):
-        assert figures["failed"] == []
-        assert hand.leave() == 0
-    judge(house)
-    return done
 
 
 @pytest.mark.fault("A8")

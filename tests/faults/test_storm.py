@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.effort import PATIENCE_S, effort
 from tests.faults.judge import Watch, judge
-from tests.live.hand import Hand
+from tests.live.hand import Hand, leave
 from tests.live.house import House, alive, wait_for
 
 pytestmark = pytest.mark.timeout(PATIENCE_S)
@@ -28,9 +28,7 @@ def working(house: House, count: int, per_s: float = 2000.0) -> list[Hand]:
 def finish(house: House, hands: list[Hand]) -> None:
     """All segments are back, the load ends, everything is accounted for."""
     wait_for("all are back", lambda: _back(house) == len(hands), 10.0, 0.02)
-    for hand in hands:
-        assert hand.order("unload")["failed"] == []
-        assert hand.leave() == 0
+    leave(hands)
     judge(house)
 
 

@@ -18,7 +18,7 @@ from tests.faults.effort import PATIENCE_S, effort
 from tests.faults.hostile import Inside
 from tests.faults.judge import Watch, judge
 from tests.faults.weather import FINE, FOUL, Weather
-from tests.live.hand import Hand
+from tests.live.hand import Hand, leave
 from tests.live.house import ROOT, House, percentile, wait_for
 
 pytestmark = pytest.mark.timeout(PATIENCE_S)
@@ -38,15 +38,6 @@ def loaded(house: House, workers: int, per_s: float, threads: int = 1) -> list[H
         hand.hear("up", 30.0)
         hand.order("load", breaker=f"w{number}", threads=threads, per_s=per_s, failing_every=50)
     return hands
-
-
-def finish(hands: list[Hand]) -> list[dict[str, Any]]:
-    """End the load and the workers; what they did."""
-    done = [hand.order("unload") for hand in hands]
-    for hand, figures in zip(hands, done, strict=True):
-        assert figures["failed"] == []
-        assert hand.leave() == 0
-    return done
 
 
 def assert_quick(done: list[dict[str, Any]]) -> None:
@@ -69,7 +60,7 @@ def test_a1_every_outcome_is_counted_once_while_the_daemon_is_killed(house: Hous
             killed = time.monotonic()
             pid = house.wait_reborn(pid)
             back.append(time.monotonic() - killed)
-        done = finish(hands)
+        done = leave(hands)
         judge(house)
     assert percentile(back, 0.9) <= BACK_S
     assert_quick(done)
@@ -96,7 +87,7 @@ def test_a1_workers_are_on_their_own_after_a_second_and_back_within_three(house:
     house.ask_patiently("command", BACK_S, breaker="calm", action="force-open", reason="seen by all?")
     for hand in hands:
         assert hand.hear("turned", 5.0, breaker="calm", to="refused")["at"] - resumed <= BACK_S
-    finish(hands)
+    leave(hands)
     judge(house)
 
 
@@ -125,7 +116,7 @@ def test_a1_a_dead_dependency_opens_although_the_daemon_dies_every_second(house:
     failures = turned["calls"] - 1
     assert threshold <= failures <= threshold + 3
     assert peer.order("call", breaker="database")["refused"] == 1
-    finish([hand, peer])
+    leave([hand, peer])
     judge(house)
 
 
@@ -143,7 +134,7 @@ def test_a1_a_window_filled_before_a_kill_decides_after_it(house: House) -> None
     assert house.breaker("rate")["state"] == "CLOSED"
     hand.order("call", breaker="rate", how="fail")
     wait_for("the rate rule", lambda: house.breaker("rate")["state"] == "OPEN", 3.0)
-    finish([hand])
+    leave([hand])
     judge(house)
 
 
@@ -181,7 +172,7 @@ def test_a2_a_kill_at_this_step_loses_and_doubles_nothing(build: Callable[..., H
     late = house.hand("late")
     late.order("guard", breaker="late")
     late.order("call", breaker="late", times=10)
-    finish([*hands, late])
+    leave([*hands, late])
     judge(house)
 
 
@@ -193,7 +184,7 @@ def test_a3_a_stop_of_half_a_second_is_not_noticed(house: House) -> None:
     os.kill(pid, signal.SIGSTOP)
     time.sleep(0.5)  # the length of the fault
     os.kill(pid, signal.SIGCONT)
-    done = finish(hands)
+    done = leave(hands)
     judge(house)
     assert house.daemon_pid == pid
     assert sum(figures["refused"] for figures in done) == 0
@@ -234,7 +225,7 @@ def test_a3_a_stop_of_seconds_makes_workers_local_and_expires_leases_first(house
     assert after["trials"]["in_flight"] <= 1
     holder.order("release", number=1)
     holder.hear("finished", number=1)
-    finish([holder, caller, other])
+    leave([holder, caller, other])
     judge(house)
 
 
@@ -247,7 +238,7 @@ def test_a3_a_daemon_that_stays_stopped_is_replaced(house: House) -> None:
     stopped = time.monotonic()
     house.wait_reborn(pid, 14.0)
     assert 9.0 <= time.monotonic() - stopped <= 12.5
-    finish(hands)
+    leave(hands)
     judge(house)
 
 
@@ -307,7 +298,7 @@ def test_a9_one_sigterm_drains_and_ends_well(house: House) -> None:
     house.start()
     wait_back(house, 3)
     with Watch(house):
-        finish(hands)
+        leave(hands)
         judge(house)
 
 
@@ -327,7 +318,7 @@ def test_a9_a_second_sigterm_ends_at_once_and_loses_nothing(house: House) -> Non
     assert time.monotonic() - second <= 0.1 + SLACK_S
     house.start()
     wait_back(house, 3)
-    finish(hands)
+    leave(hands)
     judge(house)
 
 
@@ -351,5 +342,5 @@ def test_a10_a_blocked_loop_is_seen_as_such(build: Callable[..., House]) -> None
     sleeper.join(10.0)
     weather.turns(FINE)
     wait_for("the heart beats", lambda: inside.heartbeat > beat, 2.0)
-    finish([hand])
+    leave([hand])
     judge(house)

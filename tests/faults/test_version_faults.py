@@ -14,7 +14,7 @@ from tests.faults.afresh import degraded, goes_on, settled
 from tests.faults.effort import LONG, PATIENCE_S, effort
 from tests.faults.judge import Watch, judge
 from tests.faults.upgraded import SOFTWARE, later_version
-from tests.live.hand import Hand
+from tests.live.hand import Hand, leave
 from tests.live.house import ROOT, House, wait_for
 
 pytestmark = pytest.mark.timeout(PATIENCE_S)
@@ -68,13 +68,6 @@ def back(house: House, hands: list[Hand], seconds: float = BACK_S) -> None:
     wait_for("they are attached again", attached, seconds, 0.02)
 
 
-def finish(hands: list[Hand]) -> None:
-    """They end by themselves: nothing that was read or written killed one."""
-    for hand in hands:
-        assert hand.order("unload")["failed"] == []
-        assert hand.leave() == 0
-
-
 @pytest.mark.fault("A7")
 @pytest.mark.parametrize("how", HOWS)
 def test_a7_a_version_with_the_same_layouts_keeps_everything(build: Callable[..., House], how: str) -> None:
@@ -92,7 +85,7 @@ def test_a7_a_version_with_the_same_layouts_keeps_everything(build: Callable[...
         late = house.hand("late")
         late.order("guard", breaker="database", **SAME)
         assert late.order("call", breaker="database")["refused"] == 1
-        finish([*hands, late])
+        leave([*hands, late])
         judge(house)
     assert "Traceback" not in house.logged()
 
@@ -118,12 +111,12 @@ def test_a7_another_layout_carries_the_counts_and_nobody_reads_what_he_cannot(
         wait_for("the old ones are told", lambda: all(_told(hand) for hand in hands), BACK_S, 0.02)
         assert [one["pid"] for one in house.workers() if one["ring_slots"]] == [new.pid]
         assert {hand.pid for hand in hands} < {one["pid"] for one in house.workers()}
-        finish([new])
+        leave([new])
         wait_for("the new one is retired", lambda: house.worker(new.pid) is None, 5.0)
         upgrade(house, ROOT, how)
         back(house, hands, BACK_S + (REFUSED_S if how == "restart" else 0.0))
         assert house.breaker("database")["state"] == "FORCED_OPEN"
-        finish(hands)
+        leave(hands)
         # What was set aside is told as such; nothing of it was lost in the end.
         judge(house, forgive=("checkpoint_lost",))
     assert [len(_told(hand)) for hand in hands] == [1, 1], "they were told once"

@@ -135,5 +135,14 @@ class Hand:
         return self.process.wait(seconds)
 
 
+def leave(hands: Sequence[Hand]) -> list[dict[str, Any]]:
+    """End the load and the workers; what they did."""
+    done = [hand.order("unload") for hand in hands]
+    for hand, figures in zip(hands, done, strict=True):
+        assert figures["failed"] == []
+        assert hand.leave() == 0
+    return done
+
+
 def _fits(said: dict[str, Any], word: str, facts: dict[str, Any]) -> bool:
     return said.get("said") == word and all(said.get(key) == value for key, value in facts.items())
