@@ -24,10 +24,9 @@ START_S: Final = 15.0
 
 def keeping(build: Callable[..., House], config: str = "", per_s: int = 300) -> House:
     """A house, not started, whose configuration has a worker of each name."""
-    house = build("# written below")
-    assert house.config is not None
+    house = build()
     tables = (TABLE.format(name=name, ledgers=house.ledgers, per_s=per_s) for name in NAMES)
-    house.config.write_text(config + "".join(tables))
+    house.configure(config + "".join(tables))
     return house
 
 
@@ -61,7 +60,7 @@ def dismiss(house: House) -> Any:
     """Reload without them: they end in order, and everything is counted."""
     assert house.config is not None
     text = house.config.read_text()
-    house.config.write_text(text[: text.index("[workers.")])
+    house.configure(text[: text.index("[workers.")])
     assert house.ask("reload", timeout=10.0)["ok"] is True
     wait_for("all of them have ended", lambda: not processes(house), START_S, 0.02)
     return judge(house)

@@ -31,14 +31,6 @@ users = ["nobody"]
 """
 
 
-def write(house: House, text: str) -> None:
-    """Put another file in the old one's place, as an editor does: whole."""
-    assert house.config is not None
-    made = house.config.with_suffix(".new")
-    made.write_text(text)
-    made.rename(house.config)
-
-
 def in_force(house: House) -> Any:
     """The configuration in force."""
     return house.ask_patiently("config")["config"]

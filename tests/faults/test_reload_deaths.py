@@ -18,7 +18,7 @@ import pytest
 from ipc.errors import ControlError, ControlRefused
 from tests.faults.effort import PATIENCE_S, effort
 from tests.faults.judge import finish, judge
-from tests.faults.reloads import NEW, OLD, in_force, loaded, reload, thresholds, write
+from tests.faults.reloads import NEW, OLD, in_force, loaded, reload, thresholds
 from tests.faults.test_supervisor_faults import wait_back
 from tests.live.house import House, alive, spare_descriptors, unlimit_descriptors, wait_for
 
@@ -37,7 +37,7 @@ def test_j5_a_daemon_that_dies_at_this_step_leaves_one_file_or_the_other(
     house = build(OLD, BREAKERD_CRASH_AT=f"reload-{step}").start()
     hands = loaded(house, 1)
     daemon = house.daemon_pid
-    write(house, NEW)
+    house.configure(NEW)
     before = in_force(house)
     # At the last step the answer has left already.
     with contextlib.nullcontext() if step == STEPS[-1] else pytest.raises(ControlError):
@@ -58,7 +58,7 @@ def test_j5_a_signal_is_answered_whoever_dies_over_it(build: Callable[..., House
     house = build(OLD, BREAKERD_CRASH_AT=f"reload-{step}").start()
     hands = loaded(house, 1)
     daemon = house.daemon_pid
-    write(house, NEW)
+    house.configure(NEW)
     house.signal_nursery(signal.SIGHUP)
     house.wait_reborn(daemon)
     wait_for("it is in force", lambda: thresholds(house) == (60, 60), 5.0)
@@ -71,7 +71,7 @@ def test_j5_a_nursery_that_dies_over_a_reload_leaves_the_file(build: Callable[..
     """It is stopped with the text in its queue, and killed: the next start reads the file, all of it."""
     house = build(OLD).start()
     hands = loaded(house, 1)
-    write(house, NEW)
+    house.configure(NEW)
     daemon, nursery = house.daemon_pid, house.nursery_pid
     os.kill(nursery, signal.SIGSTOP)
     with pytest.raises(ControlError, match="the nursery has not answered"):
@@ -94,7 +94,7 @@ def test_j5_a_nursery_that_was_stopped_takes_it_later(build: Callable[..., House
     """Who asked is told that it takes longer, health warns; when it goes on, all of it is in force."""
     house = build(OLD).start()
     hands = loaded(house, 1)
-    write(house, NEW)
+    house.configure(NEW)
     nursery = house.nursery_pid
     os.kill(nursery, signal.SIGSTOP)
     began = time.monotonic()
@@ -114,7 +114,7 @@ def test_j5_a_nursery_without_a_free_descriptor_leaves_the_old_one(build: Callab
     """The text does not reach it, and it says so; with a descriptor it does."""
     house = build(OLD).start()
     hands = loaded(house, 1)
-    write(house, NEW)
+    house.configure(NEW)
     nursery = house.nursery_pid
     spare_descriptors(nursery, 0)
     with pytest.raises(ControlRefused, match="no free descriptor; the old one stays"):
@@ -135,7 +135,7 @@ def test_j5_an_actor_that_raises_over_a_reload_leaves_one_file_or_the_other(
     house = build(OLD, BREAKERD_RAISE_AT=f"reload:{at}").start()
     hands = loaded(house, 1)
     daemon = house.daemon_pid
-    write(house, NEW)
+    house.configure(NEW)
     _ask_in_vain(house)
     wait_for("it raised", lambda: "actor reload failed" in house.logged(), 10.0)
     wait_for("one or the other", lambda: thresholds(house) in ((50, 50), (60, 60)), 2.0)
@@ -152,7 +152,7 @@ def reloading(house: House) -> Iterator[list[bool]]:
 
     def go_on() -> None:
         while not over.is_set():
-            write(house, (NEW, OLD)[len(went) % 2])
+            house.configure((NEW, OLD)[len(went) % 2])
             with contextlib.suppress(ControlError):
                 went.append(reload(house)["ok"])
 
@@ -196,8 +196,8 @@ args = ["{ledgers}", "turn{turn}", 200]
 @pytest.mark.fault("J5")
 def test_j5_a_new_daemon_says_what_the_nursery_does(build: Callable[..., House]) -> None:
     """Killed at random around a reload: the configuration that it shows is the one by which workers run."""
-    house = build("# written below")
-    write(house, OLD + TURNING.format(ledgers=house.ledgers, turn=0))
+    house = build()
+    house.configure(OLD + TURNING.format(ledgers=house.ledgers, turn=0))
     house.start()
 
     def agree() -> bool:
@@ -207,7 +207,7 @@ def test_j5_a_new_daemon_says_what_the_nursery_does(build: Callable[..., House])
 
     wait_for("it calls", agree, 15.0)
     for turn in range(1, effort(8, 100)):
-        write(house, OLD + TURNING.format(ledgers=house.ledgers, turn=turn))
+        house.configure(OLD + TURNING.format(ledgers=house.ledgers, turn=turn))
         daemon = house.daemon_pid
         asked = threading.Thread(target=partial(_ask_in_vain, house))
         asked.start()
@@ -219,7 +219,7 @@ def test_j5_a_new_daemon_says_what_the_nursery_does(build: Callable[..., House])
     house.stop()
     house.start()
     wait_for("it calls", agree, 15.0)
-    write(house, OLD)
+    house.configure(OLD)
     assert reload(house)["changed"]["workers"]["removed"] == ["turning"]
     wait_for("it is gone", lambda: not house.workers(), 15.0)
     judge(house)
@@ -253,7 +253,7 @@ def test_a9_a_second_sigterm_during_a_reload_ends_at_once(build: Callable[..., H
     """The daemon stands still in the middle of it: gone within 100 ms, exact afterwards."""
     house = build(OLD).start()
     hands = loaded(house)
-    write(house, NEW)
+    house.configure(NEW)
     daemon, nursery = house.daemon_pid, house.nursery_pid
     os.kill(nursery, signal.SIGSTOP)  # the text is in its queue
     asked = threading.Thread(target=partial(_ask_in_vain, house))

@@ -15,7 +15,7 @@ import pytest
 
 from tests.faults.effort import PATIENCE_S, effort
 from tests.faults.judge import Watch, finish, judge
-from tests.faults.reloads import NEW, OLD, in_force, loaded, reload, thresholds, write
+from tests.faults.reloads import NEW, OLD, in_force, loaded, reload, thresholds
 from tests.faults.test_operation_faults import WRONG
 from tests.live.hand import Hand
 from tests.live.house import House, alive, descriptors, memory_kib, wait_for
@@ -54,7 +54,7 @@ def test_j1_a_wrong_file_changes_nothing_and_every_mistake_is_named(build: Calla
     before, pids = in_force(house), (house.nursery_pid, house.daemon_pid)
     for text in WRONG:
         # The first tables are good ones: none of them may be in force.
-        write(house, NEW.replace("[breakers.database]\n", "[breakers.other]\n") + text)
+        house.configure(NEW.replace("[breakers.database]\n", "[breakers.other]\n") + text)
         checked = house.run_tool("config", "check", str(house.config))
         assert checked.returncode == 3
         refused(house, before, *checked.stdout.splitlines())
@@ -63,7 +63,7 @@ def test_j1_a_wrong_file_changes_nothing_and_every_mistake_is_named(build: Calla
     refused_still = house.ask("health", level="full")["checks"]["supervisor:configuration"][0]
     assert refused_still["status"] == "warn"
     assert in_force(house) == before
-    write(house, NEW)
+    house.configure(NEW)
     assert reload(house)["ok"] is True
     assert house.ask("health", level="full")["status"] == "pass"
     assert thresholds(house) == (60, 60)
@@ -249,7 +249,7 @@ def test_j4_a_renamed_or_removed_table_keeps_its_trials_to_itself(
 ) -> None:
     """The verdict of the trial is the breaker's that gave the permit, whatever the file says by then."""
     house, hand = trying(build)
-    write(house, TRIAL.format(name=name, trial_s=30.0) if name else "")
+    house.configure(TRIAL.format(name=name, trial_s=30.0) if name else "")
     changed = reload(house)["changed"]["breakers"]
     assert changed == {"added": [name] if name else [], "changed": [], "removed": ["database"]}
     kept = house.breaker("database")
@@ -273,7 +273,7 @@ def test_j4_a_renamed_or_removed_table_keeps_its_trials_to_itself(
 def test_j4_a_changed_table_is_in_force_at_once_and_keeps_its_trial(build: Callable[..., House]) -> None:
     """The permit that is out stays, and how many successes close it is what the new file says."""
     house, hand = trying(build)
-    write(house, TRIAL.format(name="database", trial_s=30.0).replace("_close = 1", "_close = 2"))
+    house.configure(TRIAL.format(name="database", trial_s=30.0).replace("_close = 1", "_close = 2"))
     assert reload(house)["changed"]["breakers"] == {"added": [], "changed": ["database"], "removed": []}
     assert house.breaker("database")["trials"]["in_flight"] == 1
     hand.order("release", number=1, how="ok")
@@ -290,7 +290,7 @@ def test_j4_a_changed_table_is_in_force_at_once_and_keeps_its_trial(build: Calla
 def test_j4_a_trial_that_is_too_late_decides_nothing_under_the_new_file(build: Callable[..., House]) -> None:
     """Its lease ran out under the old file; the word comes when the table is gone: counted, and no more."""
     house, hand = trying(build, trial_s=0.2)
-    write(house, TRIAL.format(name="orders", trial_s=0.2))
+    house.configure(TRIAL.format(name="orders", trial_s=0.2))
     assert reload(house)["ok"] is True
     wait_for("its lease is over", lambda: house.breaker("database")["opened_total"] == 2, 5.0)
     house.ask("command", breaker="database", action="force-open", for_s=60, reason="test")
@@ -324,7 +324,7 @@ def test_j5_reloads_under_load_count_exactly_and_cost_nothing(build: Callable[..
     texts = (NEW, OLD, NEW + "[nonsense]\n", OLD)
 
     def turn(number: int) -> None:
-        write(house, texts[number % 4])
+        house.configure(texts[number % 4])
         assert reload(house)["ok"] is (number % 4 != 2)
         assert thresholds(house) in ((60, 60), (50, 50))
 
@@ -361,7 +361,7 @@ def lives(house: House, breaker: str) -> list[int]:
 @pytest.mark.fault("J5")
 def test_j5_only_the_worker_whose_table_changed_is_restarted(build: Callable[..., House]) -> None:
     """Again and again: the others go on, a reload is no failure of the worker, and every call is counted."""
-    house = build("# written below")
+    house = build()
 
     def text(turn: int) -> str:
         tables = {"before": 100, "turns": 100 + turn % 2, "after": 100}
@@ -373,13 +373,13 @@ def test_j5_only_the_worker_whose_table_changed_is_restarted(build: Callable[...
         known = {name.rpartition("/")[2] for name in house.stats()["breakers"]}
         return {"before", "turns", "after"} <= known
 
-    write(house, text(0))
+    house.configure(text(0))
     house.start()
     wait_for("all of them call", calling, 15.0)
     others = {name: lives(house, name) for name in ("before", "after")}
     seen, before = lives(house, "turns"), costs(house)
     for turn in range(1, effort(30, 101)):
-        write(house, text(turn))
+        house.configure(text(turn))
         answer = reload(house)
         assert (answer["restarted"], answer["changed"]["workers"]["changed"]) == (["turns"], ["turns"])
         (pid,) = wait_for("another process", lambda: set(lives(house, "turns")) - set(seen), 10.0)
@@ -389,7 +389,7 @@ def test_j5_only_the_worker_whose_table_changed_is_restarted(build: Callable[...
     after = costs(house)["nursery"]
     assert after[0] <= before["nursery"][0] + 1, f"descriptors {before['nursery']} {after}"
     assert after[1] <= before["nursery"][1], f"threads {before['nursery']} {after}"
-    write(house, OLD)
+    house.configure(OLD)
     assert reload(house)["changed"]["workers"]["removed"] == ["before", "turns", "after"]
     wait_for("all are gone", lambda: not house.workers(), 15.0)
     judge(house)

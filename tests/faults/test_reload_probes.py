@@ -11,7 +11,7 @@ import pytest
 from tests.faults.effort import PATIENCE_S
 from tests.faults.judge import judge
 from tests.faults.probe_targets import ROOM
-from tests.faults.reloads import reload, write
+from tests.faults.reloads import reload
 from tests.live.hand import Hand
 from tests.live.house import House, wait_for
 
@@ -78,7 +78,7 @@ def test_j4_the_verdict_of_a_probe_that_is_gone_decides_nothing(
 ) -> None:
     """The table is renamed, or has another probe, while the old one is asked; then that passes."""
     house, hand = asked(build)
-    write(house, PROBED.format(name=name, target="fails"))
+    house.configure(PROBED.format(name=name, target="fails"))
     changed = reload(house)["changed"]["breakers"]
     if name == "orders":
         assert changed == {"added": ["orders"], "changed": [], "removed": ["database"]}
@@ -99,10 +99,10 @@ def test_j4_the_verdict_of_a_probe_that_is_gone_decides_nothing(
 def test_j4_without_any_probe_the_probers_end(build: Callable[..., House]) -> None:
     """The one that is inside of a probe as well; with a probe again they are there again."""
     house, hand = asked(build)
-    write(house, "[breakers.database]\nfailure_threshold = 2\n")
+    house.configure("[breakers.database]\nfailure_threshold = 2\n")
     assert reload(house)["ok"] is True
     wait_for("no prober is left", lambda: not probers(house), 10.0)
-    write(house, PROBED.format(name="orders", target="fails"))
+    house.configure(PROBED.format(name="orders", target="fails"))
     assert reload(house)["ok"] is True
     (house.root / "pass").touch()
     wait_for("it is asked again", lambda: state(house, "orders") == "HALF_OPEN", 10.0)

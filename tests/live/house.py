@@ -80,14 +80,20 @@ class House:
         """What stands before the interpreter in every command line, such as `unshare -m`."""
         self.config: Path | None = None
         if config:
-            self.config = self.root / "breakerd.toml"
-            self.config.write_text(config)
+            self.configure(config)
         self.nursery: subprocess.Popen[bytes] | None = None
         self.hands: list[Hand] = []
         self._started: list[subprocess.Popen[bytes]] = []
         self._seen: set[int] = set()
 
     # --- the supervisor -----------------------------------------------------------------------------
+
+    def configure(self, text: str) -> None:
+        """Put this configuration file in the old one's place, if there is one, as an editor does: whole."""
+        self.config = self.root / "breakerd.toml"
+        made = self.config.with_suffix(".new")
+        made.write_text(text)
+        made.rename(self.config)
 
     @property
     def socket(self) -> str:

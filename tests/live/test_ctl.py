@@ -68,8 +68,7 @@ def test_json_of_every_verb_is_true_to_its_schema(busy: House) -> None:
         "config check /dev/null": "config-check", "help": "help", "doctor": "doctor", "reload": "reload",
         "probe disk": "probe",
     }  # fmt: skip
-    assert busy.config is not None
-    busy.config.write_text(PROBED)
+    busy.configure(PROBED)
     assert {line.split()[0] for line in lines} == set(VERBS) - {*MANAGING, "tail"}
     for line, schema in lines.items():
         ran = busy.run_tool(*line.split(), "--json")

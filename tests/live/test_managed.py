@@ -51,9 +51,8 @@ def _toml(value: object) -> str:
 
 def configured(build: Build, *tables: str) -> House:
     """A running house with these workers; `LEDGERS` in them is its place for ledgers."""
-    house = build("[control]\n")
-    assert house.config is not None
-    house.config.write_text("".join(tables).replace("LEDGERS", str(house.ledgers)))
+    house = build()
+    house.configure("".join(tables).replace("LEDGERS", str(house.ledgers)))
     return house.start()
 
 
@@ -210,9 +209,8 @@ def test_one_that_is_given_up_leaves_the_others_alone(build: Build) -> None:
 
 def test_one_that_escalates_ends_everything_in_order(build: Build) -> None:
     """Exit code 71, by which systemd starts all of it again; the others were asked before the daemon."""
-    house = build("[control]\n")
-    assert house.config is not None
-    house.config.write_text(
+    house = build()
+    house.configure(
         table("good", "calls", str(house.ledgers), "good", 100)
         + table("bad", "fails", max_restarts=1, backoff_s=0.5, beyond="escalate")
     )
@@ -238,8 +236,7 @@ def test_an_end_waits_for_the_workers_in_reverse(build: Build) -> None:
     assert 0.5 <= time.monotonic() - began <= 2.5 + SLACK_S
     ends = [line.split()[2] for line in house.logged().splitlines() if "breakerd.wards" in line]
     assert ends == ["last", "rude", "first"]
-    assert house.config is not None
-    house.config.write_text("")
+    house.configure("")
     house.start()
     judge(house)
 
@@ -261,8 +258,7 @@ def test_a9_asked_twice_it_waits_for_nobody(build: Build) -> None:
     house.nursery.wait(5.0)
     assert time.monotonic() - second <= 0.1 + SLACK_S
     wait_gone(*pids.values())
-    assert house.config is not None
-    house.config.write_text("")
+    house.configure("")
     house.start()
     judge(house)
 
@@ -315,9 +311,8 @@ def test_the_watchdog_is_fed_while_workers_end_without_a_daemon(build: Build, tm
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0bkd-{os.getpid()}")
         threading.Thread(target=_hear, args=(manager, beats), daemon=True).start()
-        house = build("[control]\n", NOTIFY_SOCKET=f"@bkd-{os.getpid()}", WATCHDOG_USEC="400000")
-        assert house.config is not None
-        house.config.write_text(table("rude", "ignores", "rude", stop_timeout_s=2))
+        house = build(NOTIFY_SOCKET=f"@bkd-{os.getpid()}", WATCHDOG_USEC="400000")
+        house.configure(table("rude", "ignores", "rude", stop_timeout_s=2))
         house.start()
         wait_managed(house, "rude")
         for _ in range(6):
@@ -349,11 +344,10 @@ def test_a_reload_restarts_only_what_has_changed(build: Build) -> None:
     many = table("many", "calls", "LEDGERS", "many", 200)
     house = configured(build, same, many + count, table("other", "calls", "LEDGERS", "o", 200))
     before = wait_managed(house, "same", "many:1", "many:2", "other")
-    assert house.config is not None
     changed = (
         same + many + "count = 3\n" + table("other", "calls", "LEDGERS", "o", 300) + table("new", "fails")
     )
-    house.config.write_text(changed.replace("LEDGERS", str(house.ledgers)))
+    house.configure(changed.replace("LEDGERS", str(house.ledgers)))
     assert house.run_tool("reload").returncode == 0
     wait_for(
         "other has changed", lambda: managed(house).get("other", before["other"]) != before["other"], 5.0
@@ -371,9 +365,8 @@ def test_as_pid_1_it_reaps_orphans_and_loses_no_exit_code(build: Build, tmp_path
     """In a container: orphans of a worker become the nursery's children, and are not taken for workers."""
     if os.geteuid() != 0:
         could_not_run("pid-1", "it needs root")
-    house = build("[control]\n")
-    assert house.config is not None
-    house.config.write_text(table("parent", "leaves_orphans", str(tmp_path), max_restarts=3, backoff_s=0.05))
+    house = build()
+    house.configure(table("parent", "leaves_orphans", str(tmp_path), max_restarts=3, backoff_s=0.05))
     house.prefix = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
     house.start()
     wait_for("given up", lambda: "parent ended more than 3 times" in house.logged(), 10.0)

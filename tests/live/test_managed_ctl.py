@@ -295,8 +295,7 @@ def test_a_worker_that_is_called_otherwise_keeps_its_log(build: Callable[..., Ho
     house = build(table).start()
     wait_for("it runs", lambda: states(house) == {"web": "RUNNING"}, 20.0)
     pid = listed(house)["web"]["pid"]
-    assert house.config is not None
-    house.config.write_text(f"{table}count = 2\n")
+    house.configure(f"{table}count = 2\n")
     assert house.run_tool("reload").returncode == 0
     wait_for("both run", lambda: states(house) == {"web:1": "RUNNING", "web:2": "RUNNING"}, 20.0)
     assert listed(house)["web:1"]["pid"] == pid
@@ -304,7 +303,7 @@ def test_a_worker_that_is_called_otherwise_keeps_its_log(build: Callable[..., Ho
     wait_for("it logs under its new name", lambda: numbers(tail(house, 1000))[-1] > found[-1] + 2, 10.0)
     found = numbers(tail(house, 1000))
     assert found == list(range(len(found)))
-    house.config.write_text("")
+    house.configure("")
     assert house.run_tool("reload").returncode == 0
     wait_for("its log goes with it", lambda: os.listdir(house.runtime / "logs") == [], 20.0)
 

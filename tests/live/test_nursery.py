@@ -77,8 +77,7 @@ def test_a_file_that_is_broken_later_stops_nobody(build: Callable[..., House]) -
     hand.order("guard", breaker="database")
     hand.order("call", breaker="database")
     wait_for("declared", lambda: house.stats()["breakers"], 5.0)
-    assert house.config is not None
-    house.config.write_text("[breakers.database]\nfailure_threshold = -4\n")
+    house.configure("[breakers.database]\nfailure_threshold = -4\n")
     house.wait_reborn(house.kill_daemon())
     assert house.breaker("database")["settings"]["failure_threshold"] == 4
     assert hand.leave() == 0
@@ -106,9 +105,9 @@ def test_started_with_the_signals_of_somebody_else(build: Callable[..., House]) 
 
 def test_what_must_not_happen_ends_it_and_all_it_started(build: Callable[..., House]) -> None:
     """A nursery that goes on without its loop would hold the lock, and nobody would start another."""
-    house = build('[workers.web]\ntarget = "tests.supervisor.ward_targets:stays"\nargs = ["FOLDER"]\n')
-    assert house.config is not None
-    house.config.write_text(house.config.read_text().replace("FOLDER", str(house.ledgers)))
+    house = build()
+    table = f'target = "tests.supervisor.ward_targets:stays"\nargs = ["{house.ledgers}"]\n'
+    house.configure(f"[workers.web]\n{table}")
     where = [str(house.runtime), str(house.state), str(house.config)]
     for folder in where[:2]:
         os.makedirs(folder)

@@ -248,20 +248,19 @@ def test_a_daemon_and_a_prober_that_die_in_one_probe(build: Build, tmp_path: Pat
 def test_a_reload_brings_a_probe_and_its_probers_and_takes_them_away(build: Build) -> None:
     """Without a probe there is no prober. What a program gets of us is three descriptors."""
     house = build("[control]\n").start()
-    assert house.config is not None
     assert house.run_tool("probe", "disk").returncode == 1
     command = json.dumps(["/bin/sh", "-c", "echo $(ls /proc/self/fd)"])
     probe = f"[breakers.disk.probe]\nkind = 'exec'\ncommand = {command}\n"
-    house.config.write_text(probe)
+    house.configure(probe)
     assert house.run_tool("reload").returncode == 0
     pids = probers(house, 2)
     told = json.loads(house.run_tool("probe", "disk", "--json").stdout)
     assert (told["verdict"], told["text"]) == ("passed", "0 1 2 3"), "ls has its folder open as well"
-    house.config.write_text(f"{probe}interval_s = 9\n")
+    house.configure(f"{probe}interval_s = 9\n")
     assert house.run_tool("reload").returncode == 0
     assert house.run_tool("probe", "disk").returncode == 0
     assert probers(house, 2) == pids
-    house.config.write_text("")
+    house.configure("")
     assert house.run_tool("reload").returncode == 0
     wait_for("they are gone", lambda: not any(map(alive, pids.values())), SPARE_S)
     assert house.run_tool("probe", "disk").returncode == 1

@@ -28,12 +28,6 @@ users = ["nobody"]
 """
 
 
-def write(house: House, text: str) -> None:
-    """Put another configuration file in the old one's place."""
-    assert house.config is not None
-    house.config.write_text(text)
-
-
 @pytest.fixture
 def served(build: Callable[..., House]) -> House:
     """A supervisor with the old file and a worker that has counted two failures of four."""
@@ -48,7 +42,7 @@ def served(build: Callable[..., House]) -> House:
 def test_a_good_file_is_in_force_when_the_answer_comes(served: House) -> None:
     """Settings of breakers without a loss of what was counted, and the supervisor's own."""
     pids = (served.nursery_pid, served.daemon_pid)
-    write(served, NEW)
+    served.configure(NEW)
     ran = served.run_tool("reload")
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "breakers changed: database" in ran.stdout
@@ -73,7 +67,7 @@ def test_a_good_file_is_in_force_when_the_answer_comes(served: House) -> None:
 
 def test_one_more_failure_is_judged_by_the_new_file(served: House) -> None:
     """The run of failures went on through the reload."""
-    write(served, OLD.replace("4", "3"))
+    served.configure(OLD.replace("4", "3"))
     assert served.run_tool("reload").returncode == 0
     served.hands[0].order("call", breaker="database", how="fail")
     wait_for("it opens at three", lambda: served.breaker("database")["state"] == "OPEN", 5.0)
@@ -81,7 +75,7 @@ def test_one_more_failure_is_judged_by_the_new_file(served: House) -> None:
 
 def test_sighup_does_the_same_and_the_log_has_the_outcome(served: House) -> None:
     """A terminal that closes tells the whole group: the daemon leaves it to the nursery."""
-    write(served, NEW.replace("error", "info"))
+    served.configure(NEW.replace("error", "info"))
     daemon = served.daemon_pid
     os.kill(daemon, signal.SIGHUP)
     served.signal_nursery(signal.SIGHUP)
@@ -89,7 +83,7 @@ def test_sighup_does_the_same_and_the_log_has_the_outcome(served: House) -> None
     assert served.daemon_pid == daemon
     wait_for("logged", lambda: "is in force: " in served.logged(), 5.0)
     assert "asked for by SIGHUP" in served.run_tool("events").stdout
-    write(served, "[breakers.database]\nfailure_threshold = 0\n")
+    served.configure("[breakers.database]\nfailure_threshold = 0\n")
     served.signal_nursery(signal.SIGHUP)
     wait_for("health warns", lambda: served.ask("health", level="full")["status"] == "warn", 5.0)
     assert "breakers.database.failure_threshold: must be >= 1, got 0" in served.logged()
@@ -97,7 +91,7 @@ def test_sighup_does_the_same_and_the_log_has_the_outcome(served: House) -> None
 
 def test_sighup_while_there_is_no_daemon_is_not_lost(served: House) -> None:
     """The next one is told."""
-    write(served, NEW)
+    served.configure(NEW)
     daemon, nursery = served.daemon_pid, served.nursery_pid
     os.kill(nursery, signal.SIGSTOP)
     os.kill(daemon, signal.SIGKILL)
@@ -116,7 +110,7 @@ def test_who_may_not_command_may_not_reload_until_the_file_says_so(served: House
     denied = as_nobody(served, "reload")
     assert denied.returncode == 4
     assert "commanders" in denied.stderr
-    write(served, NEW.replace("error", "info"))
+    served.configure(NEW.replace("error", "info"))
     assert served.run_tool("reload").returncode == 0
     allowed = as_nobody(served, "reload")
     assert (allowed.returncode, allowed.stderr) == (0, "")
