@@ -242,11 +242,11 @@ def pack_row(state: BreakerState, generation: int, until: float, permits_left: b
 
 def pack_ramp(generation: int, until: float, length_s: float) -> int:
     """The board word of a CLOSED row whose ramp ends at `until` (s; 0.0 = none), rounded up."""
+    word = pack_row(BreakerState.CLOSED, generation, 0.0, permits_left=False)
     steps = math.ceil(until * RAMP_STEPS_PER_S)
     if steps <= 0 or length_s <= 0.0:
-        return pack_row(BreakerState.CLOSED, generation, 0.0, permits_left=False)
+        return word
     code = bisect.bisect_right(RAMP_LENGTHS, length_s) - 1
-    word = pack_row(BreakerState.CLOSED, generation, 0.0, permits_left=False)
     return word | min(steps * (RAMP_MASK + 1), TIME_MASK & ~RAMP_MASK) | code
 
 

@@ -135,7 +135,7 @@ class Post:
         if now >= self._files_at:
             self._look_at_files(now)
         if progress.blocked or progress.wait_s > 0.0:
-            return min(TURN_MAX_S, max(progress.wait_s, 0.0) or LOOK_S)
+            return min(TURN_MAX_S, progress.wait_s or LOOK_S)
         return 0.0 if progress.applied else LOOK_S
 
     def close(self) -> None:

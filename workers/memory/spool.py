@@ -224,7 +224,8 @@ class Spool:
     def adopt(self) -> int:
         """Check the files of dead processes, remove those that are empty; how many of them have records."""
         kept, paths = 0, self.views.all_paths()
-        self._checked = {path: found for path, found in self._checked.items() if path in paths}
+        here = set(paths)  # there may be thousands
+        self._checked = {path: found for path, found in self._checked.items() if path in here}
         for path in paths:
             lock = ProcessLock(path + LOCK)
             try:
@@ -254,12 +255,11 @@ class Spool:
                 log.warning("%s ends in the middle of a write, which nobody was told of: cut off", path)
             file = SpoolFile(path)
             try:
-                empty = known and file.is_empty()
                 if not known:
                     file.check()
-                    empty = file.is_empty()
-                    if not empty:
-                        file.truncate_log()
+                empty = file.is_empty()
+                if not known and not empty:
+                    file.truncate_log()
             finally:
                 file.close()
             if empty:
