@@ -1,4 +1,7 @@
-"""Small file systems of their own, for tests in which a disk is full. Neighbours: `tests.conftest`."""
+"""Small file systems of their own, for tests in which a disk is full or only reads.
+
+Neighbours: `tests.conftest`.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,17 @@ class Shelf:
     def empty(self) -> None:
         """Give it back."""
         self._ballast.unlink()
+
+    def only_read(self) -> None:
+        """Nothing can be written there."""
+        self._mount_anew("ro")
+
+    def write_again(self) -> None:
+        """It can."""
+        self._mount_anew("rw")
+
+    def _mount_anew(self, how: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{how}", str(self.place)], check=True)
 
 
 @contextlib.contextmanager

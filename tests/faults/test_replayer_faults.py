@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -15,10 +15,10 @@ from typing import Final
 
 import pytest
 
-from tests.conftest import could_not_run
 from tests.dying import deaths
 from tests.faults.effort import PATIENCE_S, effort
 from tests.faults.homes import Home
+from tests.faults.shelves import shelf
 from tests.faults.talkers import handler, memory, programs, read, wait_until
 from tests.servers import Postgres
 from workers.memory import replay, replay_post
@@ -218,27 +218,18 @@ def test_what_a_reboot_left_is_brought_in(home: Home) -> None:
 
 def test_a_spool_that_cannot_be_written_to_is_waited_for(tmp_path: Path) -> None:
     """Mounted read-only: said once, nothing lost; writable again, it goes on by itself."""
-    shelf = tmp_path / "shelf"
-    shelf.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "tmpfs", str(shelf)]
-    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode:
-        could_not_run("F6", "nothing can be mounted here")
-    home = Home(tmp_path, None)
-    home.settings["spool_directory"] = str(shelf / "spool")
-    try:
+    with shelf(tmp_path / "shelf", 8, "F6") as disk, contextlib.closing(Home(tmp_path, None)) as home:
+        home.settings["spool_directory"] = str(disk.place / "spool")
         said = home.fill(10)
-        subprocess.run(["mount", "-o", "remount,ro", str(shelf)], check=True)
+        disk.only_read()
         home.replayer()
         wait_until("it says so", lambda: "cannot be written to" in home.log())
         time.sleep(2.0)
         assert home.rows() == []
         assert home.log().count("cannot be written to") == 1
-        subprocess.run(["mount", "-o", "remount,rw", str(shelf)], check=True)
+        disk.write_again()
         wait_until("the spool is empty", lambda: not home.left())
         assert home.rows() == said
-    finally:
-        home.close()
-        subprocess.run(["umount", "-l", str(shelf)], check=True)
 
 
 # --- beside the living --------------------------------------------------------------------------------

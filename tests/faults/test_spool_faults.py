@@ -17,6 +17,7 @@ import pytest
 
 from tests.conftest import could_not_run
 from tests.faults.effort import PATIENCE_S, effort
+from tests.faults.shelves import Shelf, shelf
 from tests.faults.talkers import memory, programs, read
 from tests.live.house import ROOT
 from workers.memory.config import MemoryConfig
@@ -33,19 +34,10 @@ CANARY: Final = "canary-4711"
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Shelf]:
     """A small file system of its own, of 2 MiB."""
-    if os.geteuid() != 0:
-        could_not_run("F2", "it needs root")
-    place = tmp_path / "shelf"
-    place.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m,mode=0700", "tmpfs", str(place)], check=False
-    )
-    if made.returncode:
-        could_not_run("F2", "nothing can be mounted here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with shelf(tmp_path / "shelf", 2, "F2") as made:
+        yield made
 
 
 def away(folder: Path, spool: Path) -> MemoryConfig:
@@ -94,47 +86,44 @@ def test_b7_what_was_acknowledged_outlives_the_process(tmp_path: Path, end: str)
 
 @pytest.mark.fault("F1")
 @pytest.mark.fault("F2")
-def test_f2_a_full_disk_refuses_and_recovers(shelf: Path, tmp_path: Path) -> None:
+def test_f2_a_full_disk_refuses_and_recovers(disk: Shelf, tmp_path: Path) -> None:
     """No room: rejected with the reason, never a false True, no half record; with room it goes on."""
-    with memory(away(tmp_path, shelf / "spool")) as manager:
+    with memory(away(tmp_path, disk.place / "spool")) as manager:
         assert manager.store_conversation_safe("ann", "first", "x")
-        ballast = shelf / "ballast"
-        with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
-            while file.write(b"x" * 4096):
-                pass
+        disk.fill()
         results = [manager.store_conversation("ann", f"{n} " + "x" * 30_000, "y") for n in range(20)]
         kept = [n for n, one in enumerate(results) if one.outcome is StoreOutcome.SPOOLED]
         assert results[-1].outcome is StoreOutcome.REJECTED
         assert results[-1].reason.startswith("spool_unavailable: ")
         health = manager.get_system_health()
         assert (health["is_healthy"], health["memory"]["spool"]["takes_writes"]) == (False, False)
-        ballast.unlink()
+        disk.empty()
         assert manager.store_conversation_safe("ann", "last", "x")
         assert manager.get_system_health()["memory"]["spool"]["takes_writes"] is True
-    assert home(tmp_path, shelf / "spool") == ["first", *(f"{n} " + "x" * 30_000 for n in kept), "last"]
+    assert home(tmp_path, disk.place / "spool") == ["first", *(f"{n} " + "x" * 30_000 for n in kept), "last"]
 
 
 @pytest.mark.fault("F6")
 @pytest.mark.parametrize("begun", [True, False])
-def test_f6_a_disk_that_only_reads_refuses_and_recovers(shelf: Path, tmp_path: Path, begun: bool) -> None:
+def test_f6_a_disk_that_only_reads_refuses_and_recovers(disk: Shelf, tmp_path: Path, begun: bool) -> None:
     """Mounted read-only, with something in the spool or nothing: rejected; writable again, all goes on."""
-    config = away(tmp_path, shelf / "spool")
+    config = away(tmp_path, disk.place / "spool")
     if begun:
         order = {"play": "talk", "times": 1, "user": "ann", "ledger": str(tmp_path / "ledger")}
-        order["config"] = {"database_url": DEAD, "spool_directory": str(shelf / "spool")}
+        order["config"] = {"database_url": DEAD, "spool_directory": str(disk.place / "spool")}
         with programs([order]) as (one,):
             assert one.wait(30.0) == 0
-    subprocess.run(["mount", "-o", "remount,ro", str(shelf)], check=True)
+    disk.only_read()
     manager = memory(config)
     result = manager.store_conversation("ann", "second", "x")
     told = [one.conversation.user_message for one in manager.history("ann")]
-    subprocess.run(["mount", "-o", "remount,rw", str(shelf)], check=True)
+    disk.write_again()
     assert result.outcome is StoreOutcome.REJECTED
     assert result.reason.startswith("spool_unavailable: ")
     assert told in ([], ["0-0"] * begun)
     assert manager.store_conversation_safe("ann", "third", "x")
     manager.close()
-    assert home(tmp_path, shelf / "spool") == ["0-0"] * begun + ["third"]
+    assert home(tmp_path, disk.place / "spool") == ["0-0"] * begun + ["third"]
 
 
 FAILING: Final = """
