@@ -8,7 +8,6 @@ orders that do one fault's work). Options: name, namespace, ledgers, connect, ui
 
 from __future__ import annotations
 
-import codecs
 import faulthandler
 import json
 import logging
@@ -350,11 +349,7 @@ def main() -> int:
     if options.get("count_connects"):
         crew.count_connects()
     if "uid" in options:
-        # What Python loads late may not be readable for that user: this one is needed.
-        codecs.lookup("ascii")
-        os.setgroups(options.get("groups", []))
-        os.setgid(options["uid"])
-        os.setuid(options["uid"])
+        orders_lives.become(crew, options["uid"], options.get("groups", []))
     if options.get("connect", True):
         crew.connect()
     crew.say("up", pid=os.getpid())

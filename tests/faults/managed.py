@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from tests.faults.judge import judge
+from tests.faults import oracle
+from tests.faults.judge import Judged, judge
 from tests.live.house import House, wait_for
 
 TABLE: Final = """
@@ -41,10 +42,10 @@ def pids(house: House) -> dict[str, int]:
     return {title: one["pid"] for title, one in processes(house).items() if one["pid"]}
 
 
-def counted(house: House, name: str) -> int:
+def counted(house: Judged, name: str) -> int:
     """Successes of the breaker with that short name."""
-    found = [one for full, one in house.stats()["breakers"].items() if full.rpartition("/")[2] == name]
-    return int(found[0]["outcomes"]["success"]) if found else 0
+    found = oracle.counted(house.stats(), name)
+    return int(found["outcomes"]["success"]) if found else 0
 
 
 def calling(house: House, seconds: float = START_S) -> None:

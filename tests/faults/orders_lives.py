@@ -28,7 +28,7 @@ LOOKED_BY: Final = "/proc/self/fd"
 
 def become(crew: Crew, uid: int, groups: list[int]) -> dict[str, Any]:
     """Be another user from now on, for good."""
-    codecs.lookup("ascii")
+    codecs.lookup("ascii")  # what Python loads late may not be readable for that user: this one is needed
     os.setgroups(groups)
     os.setgid(uid)
     os.setuid(uid)

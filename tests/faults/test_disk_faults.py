@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -196,16 +195,10 @@ class Log:
 
 def run_with(house: House, log: Log) -> None:
     """Start breakerd with that standard error, or with none at all."""
-    surroundings = house.surroundings()
-    del surroundings["BREAKERD_SOCKET"]
-    line = house.command()
     if log.how == "closed":
         program = "import os, sys; os.close(2); os.close(1); os.execv(sys.argv[1], sys.argv[1:])"
-        line = [sys.executable, "-c", program, *line]
-    house.nursery = subprocess.Popen(
-        line, stdin=subprocess.DEVNULL, stdout=log.writer, stderr=log.writer, env=surroundings, cwd=house.root
-    )
-    house.adopt(house.nursery)
+        house.prefix = (sys.executable, "-c", program)
+    house.nursery = house.spawn(output=log.writer)
     house.wait_ready()
 
 

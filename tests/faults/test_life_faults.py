@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -146,7 +147,7 @@ def test_b16_a_worker_that_executes_another_program_leaves_nothing_in_it(house: 
     before = [descriptors(pid) for pid in (nursery, daemon)]
     for number in range(effort(5, 100)):
         hand.order("load", breaker=f"image{number}", threads=2, per_s=2000.0, failing_every=9)
-        wait_for("it is counted", lambda n=number: _counted(house, f"image{n}.0"), 5.0)  # type: ignore[misc]
+        wait_for("it is counted", partial(_counted, house, f"image{number}.0"), 5.0)
         hand.tell("execute", name=f"after{number}", connect=False)
         hand.hear("up", 20.0)
         assert sorted(_kinds(hand)) == usual

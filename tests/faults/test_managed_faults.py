@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,9 +24,9 @@ from tests.faults.managed import NAMES, calling, dismiss, keeping, pids, process
 from tests.faults.test_socket_faults import figures_by, knock
 from tests.live.house import (
     House,
-    alive,
     cpu_s,
     descriptors,
+    gone,
     spare_descriptors,
     unlimit_descriptors,
     wait_for,
@@ -80,7 +81,7 @@ def test_r11_a_worker_and_others_killed_together_lose_nothing_while_one_holds_it
         if other == daemon:
             house.wait_reborn(daemon)
         else:
-            wait_for("the daemon is gone", lambda pid=daemon: not alive(pid), GONE_S)  # type: ignore[misc]
+            wait_for("the daemon is gone", partial(gone, daemon), GONE_S)
             house.start()
     calling(house)
     assert dismiss(house)["lost"]["segment_lost"] == 0
@@ -92,16 +93,19 @@ def test_b1_a_managed_worker_killed_while_the_nursery_is_stopped_is_counted_at_o
 ) -> None:
     """The daemon sees its end by itself; the nursery reaps it and starts the next one when it moves again."""
     house = keeping(build).start()
-    for turn in range(effort(2, 30)):
-        calling(house)
-        name = NAMES[turn % 2]
+
+    def kill(name: str) -> None:
         victim = pids(house)[name]
         house.signal_nursery(signal.SIGSTOP)
         os.kill(victim, signal.SIGKILL)
-        wait_for("it is retired", lambda victim=victim: house.worker(victim) is None, 3.0)  # type: ignore[misc]
+        wait_for("it is retired", lambda: house.worker(victim) is None, 3.0)
         house.signal_nursery(signal.SIGCONT)
-        wait_for("the next one lives", lambda n=name, v=victim: pids(house).get(n, v) != v, RECOVERY_S)  # type: ignore[misc]
+        wait_for("the next one lives", lambda: pids(house).get(name, victim) != victim, RECOVERY_S)
         assert processes(house)[name]["managed"]["last_exit"] == "killed by SIGKILL"
+
+    for turn in range(effort(2, 30)):
+        calling(house)
+        kill(NAMES[turn % 2])
     calling(house)
     dismiss(house)
 
@@ -245,7 +249,7 @@ def test_d1_after_everything_was_killed_workers_come_back_with_a_stale_socket(
         calling(house)
         old = set(pids(house).values())
         house.kill_all()
-        wait_for("no worker is left", lambda old=old: not any(map(alive, old)), GONE_S)  # type: ignore[misc]
+        wait_for("no worker is left", partial(gone, *old), GONE_S)
         assert Path(house.socket).is_socket()
         house.start()
         calling(house)

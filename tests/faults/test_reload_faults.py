@@ -18,7 +18,7 @@ from tests.faults.judge import Watch, finish, judge
 from tests.faults.reloads import NEW, OLD, in_force, loaded, reload, thresholds
 from tests.faults.test_operation_faults import WRONG
 from tests.live.hand import Hand
-from tests.live.house import House, alive, descriptors, memory_kib, wait_for
+from tests.live.house import House, Size, gone, wait_for
 
 pytestmark = pytest.mark.timeout(PATIENCE_S)
 
@@ -306,14 +306,9 @@ def test_j4_a_trial_that_is_too_late_decides_nothing_under_the_new_file(build: C
 # --- J5: many of them ---------------------------------------------------------------------------------
 
 
-def costs(house: House) -> dict[str, tuple[int, int, int, int]]:
-    """Descriptors, threads, maps and resident KiB of nursery and daemon."""
-    found = {}
-    for name, pid in (("nursery", house.nursery_pid), ("daemon", house.daemon_pid)):
-        maps = len(Path(f"/proc/{pid}/maps").read_text().splitlines())
-        threads = len(os.listdir(f"/proc/{pid}/task"))
-        found[name] = (descriptors(pid), threads, maps, memory_kib(pid))
-    return found
+def costs(house: House) -> dict[str, Size]:
+    """What nursery and daemon have."""
+    return {"nursery": Size.of(house.nursery_pid), "daemon": Size.of(house.daemon_pid)}
 
 
 @pytest.mark.fault("J5")
@@ -336,10 +331,10 @@ def test_j5_reloads_under_load_count_exactly_and_cost_nothing(build: Callable[..
             turn(number)
     after = costs(house)
     for name, (fds, threads, maps, kib) in before.items():
-        assert after[name][0] <= fds + 1, f"{name}: descriptors {before} {after}"
-        assert after[name][1] <= threads, f"{name}: threads {before} {after}"
-        assert after[name][2] <= maps + 8, f"{name}: maps {before} {after}"
-        assert after[name][3] <= kib + GROWN_KIB, f"{name}: memory {before} {after}"
+        assert after[name].descriptors <= fds + 1, f"{name}: descriptors {before} {after}"
+        assert after[name].threads <= threads, f"{name}: threads {before} {after}"
+        assert after[name].maps <= maps + 8, f"{name}: maps {before} {after}"
+        assert after[name].memory_kib <= kib + GROWN_KIB, f"{name}: memory {before} {after}"
     print(f"costs before {before}, after {after}")
     assert house.incarnation == 1
     finish(house, hands)
@@ -387,14 +382,9 @@ def test_j5_only_the_worker_whose_table_changed_is_restarted(build: Callable[...
         seen.append(pid)
     assert {name: lives(house, name) for name in others} == others
     after = costs(house)["nursery"]
-    assert after[0] <= before["nursery"][0] + 1, f"descriptors {before['nursery']} {after}"
-    assert after[1] <= before["nursery"][1], f"threads {before['nursery']} {after}"
+    assert after.descriptors <= before["nursery"].descriptors + 1, f"descriptors {before['nursery']} {after}"
+    assert after.threads <= before["nursery"].threads, f"threads {before['nursery']} {after}"
     house.configure(OLD)
     assert reload(house)["changed"]["workers"]["removed"] == ["before", "turns", "after"]
     wait_for("all are gone", lambda: not house.workers(), 15.0)
     judge(house)
-
-
-def gone(pid: int) -> bool:
-    """True if the process has ended."""
-    return not alive(pid)

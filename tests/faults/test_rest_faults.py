@@ -7,9 +7,9 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from functools import partial
+from typing import Any, Final
 
-import psutil
 import pytest
 
 from ipc import layout as at
@@ -19,7 +19,7 @@ from tests.faults.effort import PATIENCE_S, effort
 from tests.faults.hostile import Inside
 from tests.faults.judge import Watch, finish, judge
 from tests.live.hand import Hand
-from tests.live.house import House, descriptors, memory_kib, wait_for
+from tests.live.house import House, Size, wait_for
 
 pytestmark = pytest.mark.timeout(PATIENCE_S)
 
@@ -47,6 +47,11 @@ def unread(hand: Hand) -> int:
     return len(list(Reader(words, layout, position=position, epoch=epoch).read(layout.slots)))
 
 
+def issued_more_than(house: House, enough: int) -> bool:
+    """True if the workers have issued more than so many outcomes."""
+    return oracle.issued(house.ledgers) > enough
+
+
 @pytest.mark.fault("L4")
 @pytest.mark.parametrize("fault", ["none", "killed", "stopped"])
 def test_l4_every_outcome_is_committed_soon_and_the_rings_are_empty_at_rest(house: House, fault: str) -> None:
@@ -60,8 +65,8 @@ def test_l4_every_outcome_is_committed_soon_and_the_rings_are_empty_at_rest(hous
             os.kill(pid, signal.SIGSTOP)
             time.sleep(0.4)  # the length of the fault
             os.kill(pid, signal.SIGCONT)
-        issued = oracle.issued(house.ledgers)
-        wait_for("traffic", lambda issued=issued: oracle.issued(house.ledgers) > issued + 500, 5.0)  # type: ignore[misc]
+        enough = oracle.issued(house.ledgers) + 500
+        wait_for("traffic", partial(issued_more_than, house, enough), 5.0)
         for hand in hands:
             assert hand.order("unload")["failed"] == []
         paused = time.monotonic()
@@ -122,27 +127,6 @@ def test_l5_every_worker_is_back_ten_seconds_after_a_supervisor_is(house: House)
                 wait_for(f"all are back after {fault.__name__}", together, BACK_S, 0.02)
                 print(f"round {round_}: {time.monotonic() - began:.2f} s after {fault.__name__}")
         finish(house, hands)
-
-
-class Size(NamedTuple):
-    """What a process has."""
-
-    descriptors: int
-    threads: int
-    maps: int
-    memory_kib: int
-
-    @classmethod
-    def of(cls, pid: int) -> Size:
-        """Of that process, now."""
-        with open(f"/proc/{pid}/maps", encoding="utf-8") as file:
-            maps = len(file.readlines())
-        return cls(descriptors(pid), psutil.Process(pid).num_threads(), maps, memory_kib(pid))
-
-    def exceeds(self, before: Size) -> list[str]:
-        """In what it is more than `before` by what is not chance."""
-        most = Size(before.descriptors + 2, before.threads + 1, before.maps + 8, before.memory_kib + 2048)
-        return [name for name in self._fields if getattr(self, name) > getattr(most, name)]
 
 
 @pytest.mark.fault("S17")

@@ -170,6 +170,10 @@ def test_f8_a_starved_daemon_makes_workers_local_and_they_do_not_flap(house: Hou
             house.ask("stats", timeout=0.05)
         return time.monotonic_ns() - inside.heartbeat > STARVED_NS
 
+    def breathe() -> None:
+        fed = time.monotonic()
+        wait_for("it breathes", lambda: time.monotonic() - fed > BREATH_S, 3.0)
+
     famine = Famine(house, how)
     beats: list[float] = []
     try:
@@ -179,8 +183,7 @@ def test_f8_a_starved_daemon_makes_workers_local_and_they_do_not_flap(house: Hou
             wait_for("the heart stands still", starved, 15.0, 0.02)
             beats.append(inside.heartbeat / 1e9)
             famine.end()
-            fed = time.monotonic()
-            wait_for("it breathes", lambda fed=fed: time.monotonic() - fed > BREATH_S, 3.0)  # type: ignore[misc]
+            breathe()
     finally:
         famine.close()
     for hand in hands:

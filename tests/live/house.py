@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import psutil
 
@@ -57,6 +57,11 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def gone(*pids: int) -> bool:
+    """True if none of these processes runs."""
+    return not any(map(alive, pids))
 
 
 class House:
@@ -111,14 +116,15 @@ class House:
         line += ["--runtime-dir", str(self.runtime), "--state-dir", str(self.state)]
         return line + (["--config", str(self.config)] if self.config else []) + list(more)
 
-    def spawn(self, *more: str) -> subprocess.Popen[bytes]:
-        """Start `breakerd run` and wait for nothing; its output goes to the log."""
+    def spawn(self, *more: str, output: int | None = None) -> subprocess.Popen[bytes]:
+        """Start `breakerd run` and wait for nothing; its output goes to the log, or to that descriptor."""
         surroundings = self.surroundings(**self.environment)
         del surroundings["BREAKERD_SOCKET"]
         with self.log.open("ab") as log:
+            out = log.fileno() if output is None else output
             process = subprocess.Popen(
                 self.command(*more),
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=surroundings, cwd=self.root,
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=surroundings, cwd=self.root,
             )  # fmt: skip
         self._started.append(process)
         return process
@@ -332,6 +338,27 @@ def cpu_s(pid: int) -> float:
     """Seconds of CPU that the process has used."""
     used = psutil.Process(pid).cpu_times()
     return float(used.user + used.system)
+
+
+class Size(NamedTuple):
+    """What a process has."""
+
+    descriptors: int
+    threads: int
+    maps: int
+    memory_kib: int
+
+    @classmethod
+    def of(cls, pid: int) -> Size:
+        """Of that process, now."""
+        with open(f"/proc/{pid}/maps", encoding="utf-8") as file:
+            maps = len(file.readlines())
+        return cls(descriptors(pid), psutil.Process(pid).num_threads(), maps, memory_kib(pid))
+
+    def exceeds(self, before: Size) -> list[str]:
+        """In what it is more than `before` by what is not chance."""
+        most = Size(before.descriptors + 2, before.threads + 1, before.maps + 8, before.memory_kib + 2048)
+        return [name for name in self._fields if getattr(self, name) > getattr(most, name)]
 
 
 def spare_descriptors(pid: int, spare: int) -> None:

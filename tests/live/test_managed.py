@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import random
 import signal
@@ -20,7 +21,7 @@ import pytest
 from tests.conftest import could_not_run
 from tests.faults.effort import effort
 from tests.faults.judge import Watch, judge
-from tests.live.house import House, alive, wait_for
+from tests.live.house import House, alive, gone, wait_for
 
 Build = Callable[..., House]
 TARGETS = "tests.live.managed_targets"
@@ -31,21 +32,9 @@ SLACK_S = 0.15
 
 def table(name: str, what: str, *args: object, **more: object) -> str:
     """One `[workers.NAME]`."""
-    given = "".join(f"{key} = {_toml(value)}\n" for key, value in {"args": list(args), **more}.items())
+    given = "".join(f"{key} = {json.dumps(value)}\n" for key, value in {"args": list(args), **more}.items())
     return (
         f'[workers.{name}]\ntarget = "{TARGETS}:{what}"\n{QUICK if "max_restarts" not in more else ""}{given}'
-    )
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
-    return (
-        str(value).lower()
-        if isinstance(value, bool)
-        else str(value)
-        if isinstance(value, int | float)
-        else f'"{value}"'
     )
 
 
@@ -90,7 +79,7 @@ def wait_traffic(house: House, more_than: int) -> None:
 
 def wait_gone(*pids: int) -> None:
     """Wait until none of these processes lives."""
-    wait_for("all are gone", lambda: not any(map(alive, pids)), 5.0)
+    wait_for("all are gone", lambda: gone(*pids), 5.0)
 
 
 def retire(house: House) -> None:

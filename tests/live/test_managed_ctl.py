@@ -15,6 +15,7 @@ from typing import Any, Final
 import psutil
 import pytest
 
+from tests.faults.managed import processes
 from tests.live.house import ROOT, House, alive, wait_for
 from tests.schemas import problems
 
@@ -52,15 +53,9 @@ def house(build: Callable[..., House]) -> House:
     return made
 
 
-def listed(house: House) -> dict[str, Any]:
-    """The managed processes, by title."""
-    found = house.ask_patiently("status")["processes"]
-    return {one["name"]: one for one in found if "managed" in one}
-
-
 def states(house: House) -> dict[str, str]:
     """Their states."""
-    return {title: one["state"] for title, one in listed(house).items()}
+    return {title: one["state"] for title, one in processes(house).items()}
 
 
 def document(ran: subprocess.CompletedProcess[str], schema: str) -> Any:
@@ -118,12 +113,12 @@ def test_status_names_those_that_are_on_their_way(build: Callable[..., House]) -
     rows = [line.split(maxsplit=2) for line in ran.stdout.splitlines()[2:]]
     assert [row[:2] for row in rows] == [["slow", "STARTING"], ["bad", "BACKOFF"], ["mule", "STOPPING"]]
     assert rows[1][2].startswith("exit code 1")
-    os.kill(listed(house)["mule"]["pid"], signal.SIGKILL)
+    os.kill(processes(house)["mule"]["pid"], signal.SIGKILL)
 
 
 def test_start_stop_and_restart_wait_until_it_is_so(house: House) -> None:
     """One line a process, 0 where all is as it was asked for, 3 where it is not."""
-    before = listed(house)
+    before = processes(house)
     stopped = house.run_tool("stop", "web:2")
     assert (stopped.returncode, stopped.stdout) == (0, "web:2: stopped\n")
     assert not alive(before["web:2"]["pid"])
@@ -136,7 +131,7 @@ def test_start_stop_and_restart_wait_until_it_is_so(house: House) -> None:
     assert alive(second["pid"])
     restarted = document(house.run_tool("restart", "web", "--json"), "manage")["processes"]
     assert not {one["pid"] for one in restarted} & {first["pid"], second["pid"]}
-    assert listed(house)["web:1"]["managed"]["restarts"] == 0
+    assert processes(house)["web:1"]["managed"]["restarts"] == 0
     bad = house.run_tool("start", "bad")
     assert bad.returncode == 3
     assert bad.stdout.startswith("bad: FATAL: exit code 1")
@@ -144,7 +139,7 @@ def test_start_stop_and_restart_wait_until_it_is_so(house: House) -> None:
 
 def test_all_are_stopped_and_started_together(house: House) -> None:
     """`all` is every worker of the configuration and nothing of breakerd's own."""
-    pids = [one["pid"] for one in listed(house).values() if one["pid"]]
+    pids = [one["pid"] for one in processes(house).values() if one["pid"]]
     ran = house.run_tool("stop", "all", timeout=20.0)
     assert ran.returncode == 0
     assert sorted(line.partition(":")[0] for line in ran.stdout.splitlines()) == sorted(
@@ -212,9 +207,9 @@ def test_tail_follows_over_the_death_of_a_daemon(house: House, following: subpro
 
 def test_tail_has_a_workers_lines_over_its_lives(house: House) -> None:
     """The last ones of the dead and the first ones of its follower stand in one file."""
-    pid = listed(house)["web:1"]["pid"]
+    pid = processes(house)["web:1"]["pid"]
     os.kill(pid, signal.SIGKILL)
-    wait_for("the next one runs", lambda: listed(house)["web:1"]["pid"] not in (0, pid), 10.0)
+    wait_for("the next one runs", lambda: processes(house)["web:1"]["pid"] not in (0, pid), 10.0)
     wait_for("it logs", lambda: numbers(tail(house, 200)).count(0) == 2, 10.0)
     found = numbers(tail(house, 200))
     again = found.index(0, 1)
@@ -244,22 +239,22 @@ def test_a_worker_killed_while_it_floods_silences_nobody(build: Callable[..., Ho
     nursery = psutil.Process(house.nursery_pid)
     before = (nursery.num_threads(), nursery.num_fds())
     for _ in range(5):
-        pid = listed(house)["mad"]["pid"]
+        pid = processes(house)["mad"]["pid"]
         os.kill(pid, signal.SIGKILL)
         wait_for("the next one floods", partial(flooding, house, pid), 20.0)
-    shown = wait_for("lost lines are counted", lambda: listed(house)["mad"]["managed"]["log_gaps"], 10.0)
+    shown = wait_for("lost lines are counted", lambda: processes(house)["mad"]["managed"]["log_gaps"], 10.0)
     assert shown > 0
     assert "managed:mad:log" in house.run_tool("health").stdout
     wait_for("nothing is left", lambda: (nursery.num_threads(), nursery.num_fds()) <= before, 10.0)
     lines = [line for line in house.logged().splitlines() if line.startswith("web: INFO app: line ")]
     found = numbers(lines)
     assert found == list(range(len(found)))
-    assert listed(house)["web"]["managed"]["log_gaps"] == 0
+    assert processes(house)["web"]["managed"]["log_gaps"] == 0
 
 
 def flooding(house: House, old: int) -> bool:
     """Whether another life of the flooding worker logs."""
-    return listed(house)["mad"]["pid"] not in (0, old) and listed(house)["mad"]["state"] == "RUNNING"
+    return processes(house)["mad"]["pid"] not in (0, old) and processes(house)["mad"]["state"] == "RUNNING"
 
 
 def test_wide_workers_show_what_each_costs(house: House) -> None:
@@ -267,7 +262,7 @@ def test_wide_workers_show_what_each_costs(house: House) -> None:
     ran = document(house.run_tool("workers", "--wide", "--json"), "workers")["workers"]
     by_pid = {one["pid"]: one for one in ran}
     for title in ("web:1", "web:2"):
-        pid = listed(house)[title]["pid"]
+        pid = processes(house)[title]["pid"]
         found, process = by_pid[pid], psutil.Process(pid)
         assert abs(found["rss_bytes"] - process.memory_info().rss) < 16 << 20
         assert found["threads"] == process.num_threads()
@@ -294,11 +289,11 @@ def test_a_worker_that_is_called_otherwise_keeps_its_log(build: Callable[..., Ho
     table = f'[workers.web]\ntarget = "{TARGETS}:talk"\nstart_s = 0.1\n'
     house = build(table).start()
     wait_for("it runs", lambda: states(house) == {"web": "RUNNING"}, 20.0)
-    pid = listed(house)["web"]["pid"]
+    pid = processes(house)["web"]["pid"]
     house.configure(f"{table}count = 2\n")
     assert house.run_tool("reload").returncode == 0
     wait_for("both run", lambda: states(house) == {"web:1": "RUNNING", "web:2": "RUNNING"}, 20.0)
-    assert listed(house)["web:1"]["pid"] == pid
+    assert processes(house)["web:1"]["pid"] == pid
     found = numbers(tail(house, 1000))
     wait_for("it logs under its new name", lambda: numbers(tail(house, 1000))[-1] > found[-1] + 2, 10.0)
     found = numbers(tail(house, 1000))

@@ -5,7 +5,7 @@ which dies with this process; only its cgroup directory is removed by hand. Need
 The interpreter that runs the tests is mounted where a service's user can reach it (`/opt/python`), with an
 environment beside it (`/opt/env`) whose commands run this checkout (`/opt/breakerd`) with what is installed
 for these tests (`/opt/packages`).
-Neighbours: `unit` (breakerd inside a box), `tests.live.house` (waiting).
+Neighbours: `service` (breakerd inside a box), `tests.live.house` (waiting).
 """
 
 from __future__ import annotations

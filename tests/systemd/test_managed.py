@@ -11,6 +11,7 @@ from typing import Any, Final
 import pytest
 
 from tests.faults.judge import judge
+from tests.faults.managed import NAMES, counted
 from tests.live.house import alive, wait_for
 from tests.systemd.box import SHARED
 from tests.systemd.service import UNIT, Service
@@ -27,7 +28,6 @@ target = "tests.live.managed_targets:ignores"
 args = ["stubborn"]
 stop_timeout_s = 1.0
 """
-NAMES: Final = ("mail", "orders")
 WRITES: Final = f"ReadWritePaths={SHARED}/ledgers"
 """The one hole in the sandbox: where the workers of these tests keep their accounts."""
 
@@ -50,12 +50,6 @@ def managed(service: Service) -> dict[str, Any]:
     """Every managed process by its title."""
     told = service.ask("status")["processes"]
     return {one["name"]: one for one in told if "managed" in one}
-
-
-def counted(service: Service, name: str) -> int:
-    """Successes of the breaker with that short name."""
-    found = [one for full, one in service.stats()["breakers"].items() if full.rpartition("/")[2] == name]
-    return int(found[0]["outcomes"]["success"]) if found else 0
 
 
 def calling(service: Service) -> None:

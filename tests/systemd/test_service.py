@@ -12,13 +12,13 @@ from typing import Final
 
 import pytest
 
+from tests.faults.effort import effort
 from tests.faults.judge import judge
 from tests.live.house import wait_for
 from tests.schemas import problems
 from tests.systemd.service import UNIT, Service
 
-LONG: Final = bool(os.environ.get("BREAKERD_LONG"))
-KILLS: Final = 100 if LONG else 3
+KILLS: Final = effort(3, 100)
 KILLS_S: Final = 60 + 12 * KILLS
 EXPOSURE_MAX: Final = 20
 """Tenths: what systemd-analyze calls the exposure level."""

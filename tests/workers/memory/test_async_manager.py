@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -140,12 +141,12 @@ def test_replay_in_the_middle_of_a_read_neither_doubles_nor_loses(config: Memory
         async with AsyncMemoryLayerManager(config, store=store) as memory:
             leave = memory._backing.replayer.take_lease
             for number, user in enumerate(("ann", None), 1):
-                memory._backing.replayer.take_lease = lambda: False  # type: ignore[method-assign]
+                memory._backing.replayer.take_lease = lambda: False  # type: ignore[method-assign]  # not yet
                 waits = Conversation.now("ann", "waits", "x", ["docs"])
                 memory._backing.spool.put(record_of(waits))
-                store.meanwhile = lambda waits=waits: memory._replayed.insert([waits])  # type: ignore[misc]
+                store.meanwhile = partial(memory._replayed.insert, [waits])
                 assert [one.used for one in await memory.tool_statistics(user)] == [number]
-                memory._backing.replayer.take_lease = leave  # type: ignore[method-assign]
+                memory._backing.replayer.take_lease = leave  # type: ignore[method-assign]  # now it may
                 assert await memory.flush(10.0)
             assert [one.used for one in await memory.tool_statistics("ann")] == [2]
 
@@ -158,7 +159,7 @@ def test_what_was_set_aside_is_tried_again_on_demand(config: MemoryConfig) -> No
     async def story() -> None:
         async with AsyncMemoryLayerManager(config) as memory:
             spool = memory._backing.spool
-            memory._backing.replayer.take_lease = lambda: False  # type: ignore[method-assign]
+            memory._backing.replayer.take_lease = lambda: False  # type: ignore[method-assign]  # it must wait
             spool.put(record_of(Conversation.now("ann", "aside", "x")))
             spool.quarantine(spool.next_batch(1)[0], "its cause")
             assert await memory.release_quarantine() == 1

@@ -66,18 +66,18 @@ class Scene:
         self.store = Meanwhile(config)
         self.manager = EnhancedMemoryLayerManager(config, store=self.store)
         self.backing = self.manager._backing
-        self.backing.thread.wake = lambda: None  # type: ignore[method-assign]
+        self.backing.thread.wake = lambda: None  # type: ignore[method-assign]  # it steps when it is told
         said = [Conversation.now("ann", f"word {n}", "x", ["search"], CALLS) for n in (1, 2, 3)]
         self.store.insert([said[1]])
         self.backing.spool.put(record_of(said[0]), record_of(said[2]))
 
     def commit(self) -> None:
         """Replay gets as far as the database, and the records still wait."""
-        done, self.backing.spool.done = self.backing.spool.done, lambda _records: None  # type: ignore[assignment,method-assign]
+        done, self.backing.spool.done = self.backing.spool.done, lambda _records: None  # type: ignore[assignment,method-assign]  # for one step
         try:
             assert self.backing.replayer.step().applied == 2
         finally:
-            self.backing.spool.done = done  # type: ignore[method-assign]
+            self.backing.spool.done = done  # type: ignore[method-assign]  # as it was
 
     def replay(self) -> None:
         """Replay all that waits."""
