@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from multiprocessing_logging import MultiProcessingHandler
 
 from supervisor.logs import PATIENCE_S, Life
 from tests.supervisor.pretend_nursery import LogNursery, Time, has_said, say, until
@@ -47,6 +48,13 @@ def test_lines_arrive_in_order_under_their_workers_name(nursery: LogNursery) -> 
     assert kept[0].split(" ")[0].endswith("+00:00")
     assert (life.lines, life.gaps) == (200, 0)
     assert (nursery.runtime / "logs" / "web:1.log").stat().st_mode & 0o777 == 0o640
+
+
+def test_each_life_has_a_handler_and_a_pipe_of_its_own(nursery: LogNursery) -> None:
+    """The library's, also for the next life of the same worker: one dead producer would silence the rest."""
+    lives = [nursery.live(title, say("here")) for title in ("web:1", "web:1", "web:2")]
+    assert all(isinstance(life.handler, MultiProcessingHandler) for life in lives)
+    assert len({id(life.handler) for life in lives}) == len({id(life.handler.mouth) for life in lives}) == 3
 
 
 def test_every_line_has_its_priority_for_journald(tmp_path: Path, clock: Time) -> None:
