@@ -42,6 +42,8 @@ class Notes:
     rejected: frozenset[int]
     remembered: int
     forgotten: int
+    unreached: int
+    """Asked for when the database that has it was dead: at most the last sentence before the kill."""
 
     @property
     def acknowledged(self) -> frozenset[int]:
@@ -66,7 +68,8 @@ class Verdict:
         """Whether it is as promised."""
         cut_off = len(self.notes.said - self.notes.acknowledged - self.notes.rejected)
         fits = self.unasked <= min(cut_off, 1)
-        return fits and not (self.lost or self.doubled or self.notes.forgotten)
+        remembers = not self.notes.forgotten and self.notes.unreached <= 1
+        return fits and remembers and not (self.lost or self.doubled)
 
 
 class Play:
@@ -179,13 +182,13 @@ class Play:
 
 def read_notes(path: str, number: int) -> Notes:
     """The notes of one agent, as far as they are written."""
-    found: dict[str, set[int]] = {mark: set() for mark in (">", "stored", "spooled", "rejected", "?", "!")}
+    found: dict[str, set[int]] = {mark: set() for mark in (">", "stored", "spooled", "rejected")}
     try:
         with open(path, encoding="utf-8") as file:
             lines = file.read().splitlines()
     except FileNotFoundError:
         lines = []
-    asked = {"?": 0, "!": 0}
+    asked = {"?": 0, "!": 0, "~": 0}
     for line in lines:
         mark, number_text, *outcome = line.split()
         if mark in asked:
@@ -195,7 +198,7 @@ def read_notes(path: str, number: int) -> Notes:
     said, stored, spooled, rejected = (
         frozenset(found[mark]) for mark in (">", "stored", "spooled", "rejected")
     )
-    return Notes(number, said, stored, spooled, rejected, asked["?"], asked["!"])
+    return Notes(number, said, stored, spooled, rejected, asked["?"], asked["!"], asked["~"])
 
 
 def judge(notes: Notes, rows: list[str]) -> Verdict:
@@ -220,7 +223,7 @@ def report(verdicts: list[Verdict], took_s: float) -> list[str]:
         lines.append(
             f"{name:<10}{len(notes.said):>3}{len(notes.stored):>8}{len(notes.spooled):>9}"
             f"{len(notes.rejected):>10}{one.rows:>17}{one.lost:>6}{one.doubled:>9}"
-            f"{notes.remembered + notes.forgotten:>7}{notes.forgotten:>11}"
+            f"{notes.remembered + notes.forgotten + notes.unreached:>7}{notes.forgotten:>11}"
         )
     kept = sum(len(one.notes.acknowledged) for one in verdicts)
     lost, doubled = sum(one.lost for one in verdicts), sum(one.doubled for one in verdicts)

@@ -7,6 +7,7 @@ are lines of a file, one write each, so they outlive kill -9:
     = N OUTCOME  the memory answered: stored, spooled or rejected
     ? N          it asked, and line N, acknowledged, was there
     ! N          it asked, and line N, acknowledged, was not there
+    ~ N          nor was it then, but it is stored in the database, which no part of the answer came from
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from workers.demo.leash import tie
 from workers.handler import MemoryErrorHandler
 from workers.memory.config import MemoryConfig
 from workers.memory.manager import EnhancedMemoryLayerManager
-from workers.memory.records import StoreOutcome
+from workers.memory.records import Found, Source, StoreOutcome
 
 STOP: Final = "stop"
 """The file that tells every agent to end its last sentence and leave."""
@@ -63,6 +64,17 @@ def user(number: int) -> str:
     return f"user-{number}"
 
 
+def mark(answer: list[Found], line: int, outcome: StoreOutcome) -> str:
+    """What the answer says of a line that was acknowledged so.
+
+    A database that dies between a store and the question has the line, and an older page of a cache has not.
+    """
+    if any(one.conversation.user_message.startswith(f"line {line}:") for one in answer):
+        return "?"
+    away = bool(answer) and all(one.source is not Source.DATABASE for one in answer)
+    return "~" if away and outcome is StoreOutcome.STORED else "!"
+
+
 def main(arguments: list[str]) -> None:
     """Talk until told to stop."""
     parent, number, place, url = arguments
@@ -70,10 +82,10 @@ def main(arguments: list[str]) -> None:
     tie(int(parent))
     dice = random.Random(int(number))
     notes = os.open(f"{place}/notes-{number}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    who, line, last = user(int(number)), 0, 0
+    who, line, last, outcome = user(int(number)), 0, 0, StoreOutcome.REJECTED
 
-    def note(mark: str, *what: object) -> None:
-        os.write(notes, f"{mark} {' '.join(map(str, what))}\n".encode())
+    def note(sign: str, *what: object) -> None:
+        os.write(notes, f"{sign} {' '.join(map(str, what))}\n".encode())
 
     with memory(place, url) as mind:
         while not os.path.exists(f"{place}/{STOP}"):
@@ -83,10 +95,9 @@ def main(arguments: list[str]) -> None:
             said = mind.store_conversation(who, f"line {line}: tell me of {topic}", f"{topic}: ...", [topic])
             note("=", line, said.outcome)
             if said.outcome is not StoreOutcome.REJECTED:
-                last = line
+                last, outcome = line, said.outcome
             if line % ASKS_EVERY == 0 and last:
-                known = [one.conversation.user_message for one in mind.history(who, 3)]
-                note("?" if any(text.startswith(f"line {last}:") for text in known) else "!", last)
+                note(mark(mind.history(who, 3), last, outcome), last)
             time.sleep(PACE_S * (0.5 + dice.random()))
     os.close(notes)
 
