@@ -31,11 +31,16 @@ HEADER_BYTES: Final = 4096
 HALF_BYTES: Final = 2 << 20
 """Bytes of a half in a new file; a file grows when a snapshot needs more."""
 ROOM_BYTES: Final = 1 << 20
-"""Bytes that are left for records behind a snapshot when it is taken; else the file grows."""
+"""Bytes that are left for records behind a snapshot when it is taken, and more behind a large one; else
+the file grows.
+"""
 HALF_BYTES_MAX: Final = 1 << 30
 SNAPSHOT_AFTER_BYTES: Final = 512 << 10
 SNAPSHOT_AFTER_RECORDS: Final = 2000
-"""Bytes and number of records after which a snapshot is due: they bound the time of a replay."""
+"""Bytes and number of records after which a snapshot is due: they bound the time of a replay. Behind a
+larger snapshot so many bytes may follow as it has itself: then snapshots cost as much as records do,
+however many workers there are, and a replay reads at most twice what the snapshot alone holds.
+"""
 
 W_MAGIC: Final = 0
 W_BOOT: Final = 1
@@ -58,6 +63,12 @@ def selected(word: int) -> tuple[int, int] | None:
     """Half and bytes in use; None if `select` never made this word."""
     half, end = word >> 32 & 1, word & 0xFFFF_FFFF
     return (half, end) if word == select(half, end) else None
+
+
+def _wanted(length: int) -> int:
+    """Bytes of a half for a snapshot of `length` and the records until the next one is due."""
+    room = min(length + ROOM_BYTES // 2, HALF_BYTES_MAX - length)
+    return length + max(ROOM_BYTES, room)
 
 
 class _File:
@@ -241,7 +252,7 @@ class Journal:
         return (
             not self._whole
             or self._records > SNAPSHOT_AFTER_RECORDS
-            or self._end - self._snapshot_end > SNAPSHOT_AFTER_BYTES
+            or self._end - self._snapshot_end > max(SNAPSHOT_AFTER_BYTES, self._snapshot_end)
         )
 
     def append(self, now: float, chance: float, message: list[Any]) -> bool:
@@ -280,7 +291,7 @@ class Journal:
         damaged can come back. When this raises, what was committed before is still valid.
         """
         body = pack_snapshot(self._next_number(), self._software, plain)
-        if len(body) + ROOM_BYTES <= self._file.size:
+        if _wanted(len(body)) <= self._file.size:
             self._switch(body)
             self.cramped = ""
         else:
@@ -327,7 +338,7 @@ class Journal:
         second half, which the `_switch` that follows a growth fills.
         """
         size = self._file.size
-        while size < len(body) + ROOM_BYTES:
+        while size < _wanted(len(body)):
             size *= 2
         if size > HALF_BYTES_MAX:
             raise OSError(f"checkpoint: a snapshot of {len(body)} bytes is beyond what a half may have")

@@ -93,6 +93,24 @@ def test_a_snapshot_is_due_after_many_records(tmp_path: Path) -> None:
     assert due == [True, False, True, False, True]
 
 
+def test_a_large_snapshot_is_followed_by_as_many_bytes_as_it_has(tmp_path: Path) -> None:
+    """A state of many workers is not written again after a few batches, but after its own size; the file
+    has room for that, so no record is refused before.
+    """
+    journal = opened(tmp_path)
+    journal.snapshot({"state": "x" * (3 * places.SNAPSHOT_AFTER_BYTES)})
+    records = 0
+    while not journal.wants_snapshot:
+        assert journal.append(1.0, 0.5, ["y" * (places.SNAPSHOT_AFTER_BYTES // 8)])
+        records += 1
+    assert records == 3 * 8
+    journal.snapshot(FIRST)
+    for _ in range(8):
+        assert not journal.wants_snapshot
+        assert journal.append(1.0, 0.5, ["z" * (places.SNAPSHOT_AFTER_BYTES // 8)])
+    assert journal.wants_snapshot
+
+
 def test_a_record_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     """A full half takes no record; what is in it stays, and a snapshot makes room."""
     journal = grown(tmp_path)
