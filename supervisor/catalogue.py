@@ -108,7 +108,7 @@ class Catalogue:
             source = "the configuration" if breaker.configured is not None else "its workers"
             text = f"{breaker.name}: new settings from {source}"
             turn.happened("breaker", text, breaker.name, event="settings")
-        differing = 0 if breaker.configured is not None else sum(map(len, breaker.conflicts().values()))
+        differing = breaker.differing
         if bool(differing) != bool(breaker.conflicting):
             text = (
                 f"{differing} of its workers declare other settings"

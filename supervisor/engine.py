@@ -50,7 +50,7 @@ from supervisor.worker import ReadFrom, Worker
 
 FOR_S_MAX: Final = 10 * 366 * 86_400.0
 """Seconds that a manual state may last, where it is to end at all."""
-PLAIN_VERSION: Final = 3
+PLAIN_VERSION: Final = 4
 """Version of `to_plain`: raised with every change of what it writes."""
 _VERBS: Final = frozenset(Verb)
 _KINDS: Final = tuple(OutcomeKind(kind) if kind in KIND_NAMES else None for kind in range(16))

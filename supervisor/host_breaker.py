@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
@@ -77,6 +78,14 @@ class HostBreaker:
     """The breaker's revision when its words were last compared with the published ones."""
     conflicting: int = 0
     """Workers whose declaration differs from the settings in force, as last told in an event."""
+    _votes: Counter[BreakerSettings] = field(default_factory=Counter)
+    """How many workers declare which settings; it follows from `declared`."""
+    _rows: dict[str, list[int]] = field(default_factory=dict)
+    """The rows of `shown` by worker."""
+    _common: int | None = None
+    """The word that every row shows but those of `_odd`; None = it is not known that there is one."""
+    _odd: dict[str, None] = field(default_factory=dict)
+    """Workers whose rows may show another word than `_common`: new, or isolated when last looked at."""
 
     @property
     def name(self) -> str:
@@ -104,31 +113,63 @@ class HostBreaker:
             return 0.0
         return None if math.isinf(circuit.until) else max(0.0, circuit.until - now)
 
+    def declare(self, worker: str, settings: BreakerSettings) -> None:
+        """The worker has a say about the settings, instead of what it said before."""
+        self._withdraw(self.declared.get(worker))
+        self.declared[worker] = settings
+        self._votes[settings] += 1
+
+    def _withdraw(self, settings: BreakerSettings | None) -> None:
+        if settings is not None:
+            self._votes[settings] -= 1
+            if not self._votes[settings]:
+                del self._votes[settings]
+
     def show(self, worker: str, row: int) -> None:
         """From now on this row of this worker shows the breaker; nothing was published there yet."""
-        self.shown.setdefault((worker, row), 0)
+        if (worker, row) not in self.shown:
+            self.shown[worker, row] = 0
+            self._rows.setdefault(worker, []).append(row)
+        self._odd[worker] = None
         self.looked_at = NEVER_LOOKED
 
     def hide(self, worker: str, rows: Iterable[int]) -> None:
         """The worker is gone: forget its rows and its declaration."""
         for row in rows:
             self.shown.pop((worker, row), None)
-        self.declared.pop(worker, None)
+        self._rows.pop(worker, None)
+        self._odd.pop(worker, None)
+        self._withdraw(self.declared.pop(worker, None))
 
     def changed_words(self) -> Iterator[tuple[str, int, int]]:
-        """(worker, row, word) of each row whose word is not the published one; it is from now on."""
+        """(worker, row, word) of each row whose word is not the published one; it is from now on.
+
+        A closed breaker shows all workers the same word but those that are isolated. While that word stays,
+        only they and the new ones are looked at: joining and leaving cost the same beside many as beside few.
+        """
         word_of = self.breaker.word
         self.looked_at = self.breaker.revision
-        for (worker, row), published in self.shown.items():
+        before, odd = self._common, self._odd
+        self._common, self._odd = self._same_word(), dict.fromkeys(self.breaker.isolated)
+        same = self._common is not None and self._common == before
+        for worker in list(odd | self._odd) if same else list(self._rows):
             word = word_of(worker)
-            if word != published:
-                self.shown[worker, row] = word
-                yield worker, row, word
+            for row in self._rows.get(worker, ()):
+                if word != self.shown[worker, row]:
+                    self.shown[worker, row] = word
+                    yield worker, row, word
+
+    def _same_word(self) -> int | None:
+        """The word of every worker that is not isolated; None = it depends on the worker."""
+        return self.breaker.word("") if self.breaker.state_of() is BreakerState.CLOSED else None
 
     def refresh(self) -> None:
         """Take the present words as the published ones, as every turn of the engine leaves them."""
-        for worker, row in self.shown:
-            self.shown[worker, row] = self.breaker.word(worker)
+        for worker, rows in self._rows.items():
+            word = self.breaker.word(worker)
+            for row in rows:
+                self.shown[worker, row] = word
+        self._common, self._odd = self._same_word(), dict.fromkeys(self.breaker.isolated)
         self.looked_at = self.breaker.revision
 
     def wanted(self) -> BreakerSettings:
@@ -136,8 +177,12 @@ class HostBreaker:
         if self.configured is not None:
             return self.configured
         current = self.breaker.settings
-        declared = self.declared.values()
-        return current if not declared or current in declared else next(iter(declared))
+        return current if not self.declared or current in self._votes else next(iter(self.declared.values()))
+
+    @property
+    def differing(self) -> int:
+        """Workers that declare other settings than those in force, where no configuration decides."""
+        return 0 if self.configured is not None else len(self.declared) - self._votes[self.breaker.settings]
 
     def conflicts(self) -> dict[BreakerSettings, list[str]]:
         """Declared settings that are not in force, with the workers that declare them."""
@@ -162,7 +207,7 @@ class HostBreaker:
             self.breaker.settings.to_json(),
             self.breaker.to_plain(),
             self.metrics.to_plain(),
-            [[worker, settings.to_json()] for worker, settings in self.declared.items()],
+            _declarations(self.declared),
             None if self.configured is None else self.configured.to_json(),
             self.critical,
             self.conflicting,
@@ -180,11 +225,32 @@ class HostBreaker:
             short,
             Breaker.from_plain(BreakerSettings.from_json(settings), breaker),
             BreakerMetrics.from_plain(metrics),
-            {worker: BreakerSettings.from_json(values) for worker, values in declared},
-            {(worker, row): 0 for worker, row in shown},  # noqa: C420 (the keys are lists in JSON)
-            None if configured is None else BreakerSettings.from_json(configured),
-            critical,
+            configured=None if configured is None else BreakerSettings.from_json(configured),
+            critical=critical,
             conflicting=conflicting,
         )
+        for worker, said in _read_declarations(declared):
+            restored.declare(worker, said)
+        for worker, row in shown:
+            restored.show(worker, row)
         restored.refresh()
         return restored
+
+
+def _declarations(declared: dict[str, BreakerSettings]) -> list[list[Any]]:
+    """[worker, settings]; settings that stand there already are the number of the entry that has them."""
+    first: dict[BreakerSettings, int] = {}
+    plain: list[list[Any]] = []
+    for number, (worker, settings) in enumerate(declared.items()):
+        known = first.setdefault(settings, number)
+        plain.append([worker, settings.to_json() if known == number else known])
+    return plain
+
+
+def _read_declarations(plain: list[list[Any]]) -> Iterator[tuple[str, BreakerSettings]]:
+    """What `_declarations` wrote, also as it was written before it named equal settings by a number."""
+    read: list[BreakerSettings] = []
+    for worker, values in plain:
+        settings = read[values] if isinstance(values, int) else BreakerSettings.from_json(values)
+        read.append(settings)
+        yield worker, settings

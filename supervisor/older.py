@@ -14,6 +14,10 @@ def as_of_today(plain: Any) -> Any:
         plain = _from_version_1(plain)
     if isinstance(plain, dict) and plain.get("version") == 2:
         plain = _from_version_2(plain)
+    if isinstance(plain, dict) and plain.get("version") == 3:
+        # Of before equal declarations were written once, and before breakers had events of their own:
+        # what is not there is read as none.
+        plain = {**plain, "version": 4}
     return plain
 
 

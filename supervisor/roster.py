@@ -166,7 +166,7 @@ class Roster:
     ) -> None:
         """This row is that breaker from now on, and its worker has a say about the settings."""
         if settings is not None:
-            breaker.declared[worker.nonce] = settings
+            breaker.declare(worker.nonce, settings)
         if row not in worker.rows:
             worker.rows[row] = Row(breaker)
             breaker.show(worker.nonce, row)
