@@ -93,22 +93,24 @@ def test_a_snapshot_is_due_after_many_records(tmp_path: Path) -> None:
     assert due == [True, False, True, False, True]
 
 
+def fill(journal: Journal) -> int:
+    """Append records of an eighth of the constant until a snapshot is due; how many that were."""
+    number = 0
+    while not journal.wants_snapshot:
+        assert journal.append(1.0, 0.5, ["y" * (places.SNAPSHOT_AFTER_BYTES // 8)])
+        number += 1
+    return number
+
+
 def test_a_large_snapshot_is_followed_by_as_many_bytes_as_it_has(tmp_path: Path) -> None:
     """A state of many workers is not written again after a few batches, but after its own size; the file
     has room for that, so no record is refused before.
     """
     journal = opened(tmp_path)
     journal.snapshot({"state": "x" * (3 * places.SNAPSHOT_AFTER_BYTES)})
-    records = 0
-    while not journal.wants_snapshot:
-        assert journal.append(1.0, 0.5, ["y" * (places.SNAPSHOT_AFTER_BYTES // 8)])
-        records += 1
+    assert fill(journal) == 3 * 8
     journal.snapshot(FIRST)
-    small = 0
-    while not journal.wants_snapshot:
-        assert journal.append(1.0, 0.5, ["z" * (places.SNAPSHOT_AFTER_BYTES // 8)])
-        small += 1
-    assert (records, small) == (3 * 8, 8)
+    assert fill(journal) == 8
 
 
 def test_a_record_that_does_not_fit_is_refused(tmp_path: Path) -> None:
