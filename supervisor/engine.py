@@ -28,6 +28,7 @@ from supervisor.messages import (
     CounterDeclared,
     DaemonStarted,
     Message,
+    Noted,
     OutcomeBatch,
     PermitAsked,
     PermitReturned,
@@ -344,5 +345,6 @@ _HANDLERS: Final[dict[type[Any], Callable[[Engine, Any, Turn], None]]] = {
     ProbesConfigured: lambda engine, told, turn: engine.catalogue.configure_probes(told, turn),
     ProbeEnded: lambda engine, told, turn: engine.catalogue.probe_ended(told, turn),
     Reloaded: Engine._reloaded,
+    Noted: lambda _engine, told, turn: turn.noted(told),
     Tick: lambda _engine, _told, _turn: None,
 }

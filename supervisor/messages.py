@@ -235,6 +235,20 @@ class Reloaded:
     """What is different now, as the end of a sentence."""
 
 
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Something happened beside breakers and workers that is to be remembered: it becomes an event."""
+
+    kind: str
+    """One of `chronicle.KINDS`: managed, denied, refused, supervisor."""
+    text: str
+    facts: tuple[tuple[str, str], ...] = ()
+    """Names and values for programs."""
+    breaker: str = ""
+    """Full name, if it is about one."""
+    worker: str = ""
+
+
 Message = (
     WorkerJoined
     | WorkerLeft
@@ -253,6 +267,7 @@ Message = (
     | ProbesConfigured
     | ProbeEnded
     | Reloaded
+    | Noted
 )
 
 _KINDS: Final[tuple[type[Any], ...]] = (
@@ -273,6 +288,7 @@ _KINDS: Final[tuple[type[Any], ...]] = (
     ProbesConfigured,
     ProbeEnded,
     Reloaded,
+    Noted,
 )
 """The journal writes a message by its place here: append only, never reorder."""
 
@@ -345,7 +361,7 @@ class Happened:
     number: int
     """Counts up from 1 for the whole life of the journal."""
     kind: str
-    """breaker, worker, command, supervisor."""
+    """One of `chronicle.KINDS`."""
     text: str
     breaker: str = ""
     worker: str = ""

@@ -2,14 +2,14 @@
 
 Effects leave in a fixed order: what the message itself caused, then for each touched breaker its
 transitions as events and the board words that changed, each row once. Neighbours: `engine` makes one
-per message and hands it to whoever helps. Knows no message.
+per message and hands it to whoever helps. Knows no message but what others note.
 """
 
 from __future__ import annotations
 
 from supervisor.chronicle import Chronicle
 from supervisor.host_breaker import HostBreaker
-from supervisor.messages import Effect
+from supervisor.messages import Effect, Noted
 
 Effects = list[Effect]
 
@@ -30,6 +30,12 @@ class Turn:
     def happened(self, kind: str, text: str, breaker: str = "", worker: str = "", **facts: str) -> None:
         """An event, remembered and among the effects."""
         self.effects.append(self._chronicle.add(self.now, kind, text, breaker, worker, **facts))
+
+    def noted(self, told: Noted) -> None:
+        """What others saw happen is an event like any other."""
+        self.effects.append(
+            self._chronicle.add(self.now, told.kind, told.text, told.breaker, told.worker, **dict(told.facts))
+        )
 
     def touch(self, breaker: HostBreaker) -> None:
         """Look at this breaker at the end of the turn."""

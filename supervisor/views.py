@@ -17,11 +17,12 @@ from ipc.layout import LAYOUT_VERSION
 from ipc.vocabulary import PROTOCOL_VERSION
 from supervisor import health, processes
 from supervisor.breaker_views import one_breaker
-from supervisor.chronicle import EVENTS_MAX
+from supervisor.chronicle import EVENTS_MAX, KINDS
 from supervisor.engine import Engine
 from supervisor.errors import BadRequest
 from supervisor.facts import Facts
 from supervisor.host_breaker import HostBreaker
+from supervisor.messages import Happened
 from supervisor.metrics import KIND_NAMES, TALLY_NAMES, BreakerMetrics, percentile_s
 from supervisor.worker import Worker
 
@@ -177,7 +178,9 @@ def _breakers(asked: Question) -> dict[str, Any]:
 
 def _breaker(asked: Question) -> dict[str, Any]:
     breaker = _named(asked.engine, asked.body.get("name"))
-    return {"breaker": one_breaker(asked.engine, breaker, asked.facts.probe_waits, asked.now)}
+    shown = one_breaker(asked.engine, breaker, asked.facts.probe_waits, asked.now)
+    changes = asked.engine.chronicle.of(breaker.name)
+    return {"breaker": shown, "changes": [_event(asked, at, event) for at, event in changes]}
 
 
 def _named(engine: Engine, name: Any) -> HostBreaker:
@@ -228,21 +231,29 @@ def _events(asked: Question) -> dict[str, Any]:
     chronicle, limit = asked.engine.chronicle, _whole(asked, "limit", EVENTS_MAX)
     # A number that was never given comes from before a checkpoint was lost: go on from the last one.
     after = min(_whole(asked, "after", 0), chronicle.following - 1)
-    found = chronicle.after(after, min(limit, EVENTS_MAX))
+    breaker, kind = asked.body.get("breaker"), asked.body.get("kind") or ""
+    if kind not in ("", *KINDS):
+        raise BadRequest(f"kind must be one of {', '.join(KINDS)}, got {kind!r:.40}")
+    full = _named(asked.engine, breaker).name if breaker else ""
+    if asked.body.get("newest"):
+        found = chronicle.last(min(limit, EVENTS_MAX), full, kind)
+    else:
+        found = chronicle.after(after, min(limit, EVENTS_MAX), full, kind)
     return {
-        "events": [
-            {
-                "number": event.number,
-                "at": asked.date(at),
-                "kind": event.kind,
-                "text": event.text,
-                "breaker": event.breaker,
-                "worker": event.worker,
-                "fields": dict(event.fields),
-            }
-            for at, event in found
-        ],
+        "events": [_event(asked, at, event) for at, event in found],
         "next": found[-1][1].number if found else after,
+    }
+
+
+def _event(asked: Question, at: float, event: Happened) -> dict[str, Any]:
+    return {
+        "number": event.number,
+        "at": asked.date(at),
+        "kind": event.kind,
+        "text": event.text,
+        "breaker": event.breaker,
+        "worker": event.worker,
+        "fields": dict(event.fields),
     }
 
 

@@ -6,7 +6,7 @@ import math
 from typing import Any, Final
 
 from supervisor.ctl.ask import Asker
-from supervisor.ctl.listings import manual
+from supervisor.ctl.listings import event_line, manual
 from supervisor.ctl.page import Page, Table, facts, span
 from supervisor.ctl.parse import COMMANDS, LASTING, Request
 
@@ -37,6 +37,9 @@ def page(answer: Any, _request: Request) -> Page:
             if value != item["settings"].get(key)
         )
         parts += ["", f"declared differently by {', '.join(conflict['workers'])}: {differing}"]
+    # A daemon of before breakers had events of their own says nothing of them.
+    if changes := answer.get("changes"):
+        parts += ["", "last changes:", *(f"  {event_line(change)}" for change in changes)]
     return Page(answer, tuple(parts))
 
 

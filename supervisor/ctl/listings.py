@@ -219,8 +219,8 @@ def errors(answer: Any, _request: Request) -> Page:
 
 
 def events_fields(_request: Request) -> dict[str, Any]:
-    """What to ask for `events`: all that are kept; the last ones are shown."""
-    return {"after": 0, "limit": EVENTS_MAX}
+    """What to ask for `events`: the newest that fit into an answer; the last ones are shown."""
+    return {"after": 0, "limit": EVENTS_MAX, "newest": True}
 
 
 def events(answer: Any, request: Request) -> Page:

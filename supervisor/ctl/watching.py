@@ -38,7 +38,7 @@ def follow(request: Request, asker: Asker) -> Iterator[Page | ControlError]:
     period_s = FOLLOW_S if request.watch_s in (None, WATCH_S) else request.watch_s
     while True:
         try:
-            answer = asker.look("events", after=after, limit=EVENTS_MAX)
+            answer = asker.look("events", after=after, limit=EVENTS_MAX, newest=after == 0)
         except SupervisorUnavailable as error:
             if not away:
                 yield error

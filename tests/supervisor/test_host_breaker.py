@@ -55,25 +55,37 @@ def test_every_row_shows_its_word_whatever_happened(seed: int) -> None:
                 assert host.board.get(place, 0) == word
 
 
-def test_a_worker_joins_many_as_it_joins_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who declares or leaves a closed breaker has its own row looked at, not that of everybody."""
-    host, asked = Host(), [0]
-    word = Breaker.word
+class Counting(Breaker):
+    """Counts how often it was asked for a word."""
 
-    def counting(breaker: Breaker, party: str) -> int:
-        asked[0] += 1
-        return word(breaker, party)
+    __slots__ = ("asked",)
 
-    monkeypatch.setattr(Breaker, "word", counting)
+    def __init__(self, settings: BreakerSettings, now: float) -> None:
+        super().__init__(settings, now)
+        self.asked = 0
+
+    def word(self, party: str) -> int:
+        """One more."""
+        self.asked += 1
+        return super().word(party)
+
+
+def test_a_worker_joins_many_as_it_joins_few() -> None:
+    """Who joins or leaves a closed breaker has its own row looked at, not that of everybody."""
+    judge = Counting(SETTINGS[0], 0.0)
+    breaker = HostBreaker(0, "app", "database", judge)
     costs = []
     for number in range(150):
-        asked[0] = 0
-        host.settle_in(chr(0x4E00 + number))
-        costs.append(asked[0])
+        before = judge.asked
+        judge.join(str(number), 0.0)
+        breaker.show(str(number), 0)
+        assert [found[0] for found in breaker.changed_words()] == [str(number)]
+        costs.append(judge.asked - before)
     assert costs[140] <= costs[1]
-    asked[0] = 0
-    host.leave(chr(0x4E00))
-    assert asked[0] <= costs[1]
+    before = judge.asked
+    judge.leave("0", 0.0)
+    breaker.hide("0", [0])
+    assert (list(breaker.changed_words()), judge.asked - before) == ([], 1)
 
 
 def test_equal_declarations_are_kept_once_and_come_back() -> None:

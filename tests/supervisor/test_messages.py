@@ -18,6 +18,7 @@ from supervisor.messages import (
     DaemonStarted,
     Judged,
     Message,
+    Noted,
     OutcomeBatch,
     PermitAsked,
     PermitReturned,
@@ -68,6 +69,7 @@ EVERY_ONE: tuple[Message, ...] = (
     ),
     ProbeEnded("database", "failed", "connection refused", 0.25, 91.5, "5f0c"),
     Reloaded(1000, "deploy", "breakers: added cache"),
+    Noted("managed", "web ended with 3", (("code", "3"),), "app/database", "f" * 32),
 )
 
 

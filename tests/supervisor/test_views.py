@@ -340,6 +340,20 @@ def test_status_shows_the_processes() -> None:
     ]
 
 
+def test_events_of_one_breaker_or_kind_and_the_newest() -> None:
+    """A question may name a breaker or a kind, and may want the newest; `breaker` tells the last changes."""
+    host = busy_host()
+    host.declare("a", "queue", row=9)
+    host.command("disable", breaker="app/queue")
+    of_queue = ask(host, "events", breaker="queue")["events"]
+    assert {one["breaker"] for one in of_queue} == {"app/queue"}
+    assert ask(host, "breaker", name="queue")["changes"] == of_queue
+    (command,) = ask(host, "events", kind="command", breaker="queue")["events"]
+    assert ask(host, "events", limit=1, newest=True, kind="command")["events"] == [command]
+    with pytest.raises(BadRequest, match="kind"):
+        ask(host, "events", kind="weather")
+
+
 def test_events_go_on_where_the_asker_stopped() -> None:
     """`next` is what to ask after; a number that was never given starts from the last one."""
     host = busy_host()

@@ -119,3 +119,11 @@ def test_a_command_as_json_is_true_to_its_schema(stage: Stage, ctl: Ctl) -> None
     """What the supervisor answered."""
     stage.script["command"] = DONE
     assert problems("command", ctl("breaker", "open", "x", "--json").json) == []
+
+
+def test_show_tells_the_last_changes(stage: Stage, ctl: Ctl) -> None:
+    """What happened to the breaker last stands below its settings."""
+    change = answers.event(7)
+    stage.script["breaker"] = {"schema": 1, "breaker": answers.breaker(), "changes": [change]}
+    lines = ctl("breaker", "show", "database").lines
+    assert lines[lines.index("last changes:") + 1].endswith(change["text"])
