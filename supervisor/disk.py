@@ -1,7 +1,8 @@
 """The copy of the checkpoint in the state directory: what is left after a reboot.
 
 Saved about once a second when something changed, in a thread of its owner, because a disk may take long.
-A copy is written under a temporary name, forced to the disk and renamed; the one before it is kept. So
+The image is compressed, so that a busy host does not wear its disk out. A copy is written under a
+temporary name, forced to the disk and renamed; the one before it is kept. So
 whoever dies or loses power between any two lines leaves the old copy or the new one, never a mixture.
 Only the daemon writes and reads here, one call at a time. Neighbours: `journal` (whose image it is),
 `daemon` (the owner). Knows no clock, no thread and not what the image means.
@@ -20,8 +21,12 @@ from typing import Final
 FILE_NAME: Final = "checkpoint"
 PREVIOUS_SUFFIX: Final = ".previous"
 NEW_SUFFIX: Final = ".new"
-MAGIC: Final = b"BRKCOPY1"
+MAGIC: Final = b"BRKCOPY2"
 """The last character is the version of this format."""
+PLAIN_MAGIC: Final = b"BRKCOPY1"
+"""Of the version before: its image is not compressed. It is read, and never written."""
+PACK_LEVEL: Final = 1
+"""Of zlib. An image is JSON in which the same names stand again and again: a tenth of it is left."""
 _HEAD: Final = struct.Struct("=8sQdQ")
 _CRC: Final = struct.Struct("=I")
 COPY_BYTES_MAX: Final = 2 << 30
@@ -56,6 +61,8 @@ class DiskCopy:
         self.directory = directory
         self.problem = ""
         """Why the last `save` failed; empty = it did not. Written by the thread, read by the loop."""
+        self.written = 0
+        """Bytes of all copies that were written whole; written by the thread, read by the loop."""
 
     @property
     def path(self) -> str:
@@ -67,11 +74,12 @@ class DiskCopy:
 
         A full or read-only file system is no error of ours: the owner tries again a second later.
         """
-        head = _HEAD.pack(MAGIC, boot, now, len(image))
-        crc = _CRC.pack(zlib.crc32(image, zlib.crc32(head)))
+        packed = zlib.compress(image, PACK_LEVEL)
+        head = _HEAD.pack(MAGIC, boot, now, len(packed))
+        crc = _CRC.pack(zlib.crc32(packed, zlib.crc32(head)))
         path = self.path
         try:
-            self._write(path + NEW_SUFFIX, (head, crc, image))
+            self._write(path + NEW_SUFFIX, (head, crc, packed))
             # Dying between the two renames leaves no current copy; `load` then takes the previous one.
             with contextlib.suppress(FileNotFoundError):
                 os.replace(path, path + PREVIOUS_SUFFIX)
@@ -84,6 +92,7 @@ class DiskCopy:
                 os.unlink(path + NEW_SUFFIX)
             return False
         self.problem = ""
+        self.written += len(head) + len(crc) + len(packed)
         return True
 
     @staticmethod
@@ -129,11 +138,16 @@ def _read(data: bytes) -> tuple[bytes, int, float] | str:
     if len(data) < start:
         return "it is cut off"
     magic, boot, saved_at, length = _HEAD.unpack_from(data)
-    if magic != MAGIC:
+    if magic not in (MAGIC, PLAIN_MAGIC):
         return "it is of another version, or no copy of a checkpoint"
     image = data[start:]
     if len(image) != length:
         return f"it holds {len(image)} bytes instead of {length}"
     if zlib.crc32(image, zlib.crc32(data[: _HEAD.size])) != _CRC.unpack_from(data, _HEAD.size)[0]:
         return "it fails its checksum"
-    return image, boot, saved_at
+    if magic == PLAIN_MAGIC:
+        return image, boot, saved_at
+    try:
+        return zlib.decompressobj().decompress(image, COPY_BYTES_MAX), boot, saved_at
+    except zlib.error as error:
+        return f"it cannot be unpacked: {error}"

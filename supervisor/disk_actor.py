@@ -8,6 +8,7 @@ Neighbours: `disk` (the file), `journal` (whose bytes), `daemon` (which posts th
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +22,8 @@ log = logging.getLogger("breakerd.disk")
 
 COPY_WAIT_S: Final = 1.0
 """How long the end waits for a copy that is being written."""
+RATE_S: Final = 60.0
+"""The rate of copying is that of so many seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,17 @@ class DiskActor:
         self._boot = boot
         self._busy = False
         self._last = b""
+        self._written: deque[tuple[float, int]] = deque(((clock(), 0),))
+        """When the last copies ended, and the bytes of all copies by then: RATE_S back, and one more."""
+
+    @property
+    def bytes_per_s(self) -> float:
+        """Bytes that go to the state directory per second, over the last RATE_S."""
+        now = self._clock()
+        while len(self._written) > 1 and self._written[1][0] <= now - RATE_S:
+            self._written.popleft()
+        begun, before = self._written[0]
+        return (self._disk.written - before) / max(1.0, now - begun)
 
     def receive(self, message: CopyDue | CopyDone) -> None:
         """One message."""
@@ -97,6 +111,9 @@ class DiskActor:
     def _note(self) -> None:
         """Log a problem when it begins and when it ends, not each second."""
         problem = self._disk.problem
+        self._written.append((self._clock(), self._disk.written))
+        while len(self._written) > 2 and self._written[1][0] <= self._written[-1][0] - RATE_S:
+            self._written.popleft()
         if problem and not self.problem:
             log.error("the copy in the state directory failed: %s", problem)
         if self.problem and not problem:

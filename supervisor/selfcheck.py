@@ -26,6 +26,7 @@ def examine(runtime: str, state: str, disk: DiskActor, clock_ns: int) -> dict[st
             "path": state,
             "free_bytes": free_bytes(state),
             "copy_took_s": disk.took_s,
+            "copy_bytes_per_s": disk.bytes_per_s,
             "problem": disk.problem,
         },
     }

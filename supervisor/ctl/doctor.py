@@ -23,7 +23,7 @@ from ipc.errors import BreakerdError, ControlRefused
 from supervisor.ctl.ask import Asker, Clock, find
 from supervisor.ctl.doctor_probes import dependencies
 from supervisor.ctl.finding import Finding
-from supervisor.ctl.page import Page, Table, Verdict
+from supervisor.ctl.page import DAY_S, Page, Table, Verdict
 from supervisor.ctl.parse import Request
 from supervisor.ctl.trouble import explain
 from supervisor.errors import ConfigurationError
@@ -239,7 +239,13 @@ def copying(state: dict[str, Any]) -> Finding:
     took = state["copy_took_s"]
     if took is None:
         return Finding("state-copy", "pass", "nothing was to be copied yet")
-    return _speed(f"the last copy to {state['path']} took {took:.3f} s with its fsyncs", took)
+    text = f"the last copy to {state['path']} took {took:.3f} s with its fsyncs"
+    # A daemon of before it was counted says nothing of the rate.
+    rate = state.get("copy_bytes_per_s")
+    if rate is not None:
+        a_day = rate * DAY_S / 2**30
+        text += f"; in the last minute {rate / 1024:.1f} KiB/s were written, as if {a_day:.2f} GiB a day"
+    return _speed(text, took)
 
 
 def _speed(text: str, took_s: float) -> Finding:

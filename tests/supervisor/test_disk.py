@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -72,8 +75,34 @@ def test_a_copy_cut_at_any_byte_leads_to_the_one_before(copy: DiskCopy) -> None:
 
 def test_another_version_is_not_read(copy: DiskCopy) -> None:
     """A copy of another version of this format is told as that."""
-    Path(copy.path).write_bytes(b"BRKCOPY2" + bytes_of(copy)[8:])
+    Path(copy.path).write_bytes(b"BRKCOPY9" + bytes_of(copy)[8:])
     assert "another version" in copy.load().problems[0]
+
+
+def test_a_copy_of_before_they_were_packed_is_read(copy: DiskCopy) -> None:
+    """After an upgrade the first start of a new boot finds what the version before saved."""
+    image = b"an image as it is"
+    head = struct.pack("=8sQdQ", b"BRKCOPY1", BOOT, 9.5, len(image))
+    Path(copy.path).write_bytes(head + struct.pack("=I", zlib.crc32(image, zlib.crc32(head))) + image)
+    assert copy.load() == Saved(image, BOOT, 9.5)
+
+
+def test_a_copy_that_cannot_be_unpacked_leads_to_the_one_before(copy: DiskCopy) -> None:
+    """Its checksum is right and what is in it is none of ours."""
+    image = b"no packed image"
+    head = struct.pack("=8sQdQ", b"BRKCOPY2", BOOT, 9.5, len(image))
+    Path(copy.path).write_bytes(head + struct.pack("=I", zlib.crc32(image, zlib.crc32(head))) + image)
+    loaded = copy.load()
+    assert (loaded.image, len(loaded.problems)) == (OLD, 1)
+
+
+def test_what_is_written_is_a_part_of_the_image(copy: DiskCopy) -> None:
+    """The state of many workers says the same things many times; a disk sees few of them."""
+    before = copy.written
+    image = b",".join(b'["%032x",[0,1],{"failure_threshold":5}]' % number for number in range(5000))
+    assert copy.save(image, BOOT, 12.5)
+    assert copy.written - before == os.path.getsize(copy.path) < len(image) / 4
+    assert copy.load().image == image
 
 
 def test_two_damaged_copies_are_empty(copy: DiskCopy) -> None:
@@ -126,12 +155,13 @@ def test_what_a_crash_left_is_in_nobodys_way(copy: DiskCopy, left: bytes) -> Non
 
 def test_no_room_is_told_and_tried_again(copy: DiskCopy, tmp_path: Path) -> None:
     """A save that fails says why, leaves the copies as they were and no part behind; the next one works."""
+    noise = random.Random(5).randbytes(2000)  # it cannot be packed into less
     with file_size_limit(1000):
-        assert not copy.save(b"z" * 2000, BOOT, 12.5)
+        assert not copy.save(noise, BOOT, 12.5)
     assert copy.problem == f"state_efbig: {copy.path}: the checkpoint was not saved: File too large"
     assert copy.load() == Saved(NEW, BOOT, 11.5)
     assert sorted(os.listdir(tmp_path)) == [FILE_NAME, FILE_NAME + PREVIOUS_SUFFIX]
-    assert copy.save(b"z" * 2000, BOOT, 13.5)
+    assert copy.save(noise, BOOT, 13.5)
     assert (copy.problem, copy.load().saved_at) == ("", 13.5)
 
 

@@ -50,11 +50,12 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.threads = Threads()
         self.image = b"first"
+        self.now = 5.0
         self.disk = DiskCopy(str(folder))
         mind = SimpleNamespace(journal=SimpleNamespace(image=lambda: self.image))
         stage = Stage(lambda _: None, lambda: 0.0, lambda _: None)
         self.stage = stage
-        self.actor = DiskActor(self.disk, cast(Mind, mind), cast(Errand, self.threads), lambda: 5.0, 7)
+        self.actor = DiskActor(self.disk, cast(Mind, mind), cast(Errand, self.threads), lambda: self.now, 7)
         self.actor.stage = stage
         stage.add(self.actor)
 
@@ -78,6 +79,18 @@ def test_a_copy_is_made_when_something_changed(world: World) -> None:
     world.stage.post("disk", CopyDue())
     assert world.threads.turn() == 1
     assert world.disk.load().image == b"second"
+
+
+def test_the_rate_is_that_of_the_last_minute(world: World) -> None:
+    """It rises with what is copied, and an idle host comes to nothing."""
+    assert world.actor.bytes_per_s == 0.0
+    for number in range(20):
+        world.now += 1.0
+        world.image = str(number).encode() * 9
+        world.due()
+    assert world.actor.bytes_per_s == pytest.approx(world.disk.written / 20.0)
+    world.now += 90.0
+    assert [world.due(), world.actor.bytes_per_s] == [0, 0.0]
 
 
 def test_without_a_thread_it_says_so_once_and_makes_the_newest_later(

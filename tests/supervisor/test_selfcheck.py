@@ -15,6 +15,7 @@ class Disk:
     """The actor's two facts."""
 
     took_s = 0.25
+    bytes_per_s = 12.5
     problem = ""
 
 

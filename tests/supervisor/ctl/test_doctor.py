@@ -32,6 +32,7 @@ def selfcheck(**changes: Any) -> dict[str, Any]:
             "path": "/var/lib/breakerd",
             "free_bytes": 1 << 30,
             "copy_took_s": 0.01,
+            "copy_bytes_per_s": 2048.0,
             "problem": "",
         },
     }
