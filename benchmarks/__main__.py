@@ -16,7 +16,7 @@ from typing import Final
 from benchmarks.figures import Figure, table
 from benchmarks.supervised import ROOT
 
-ORDER: Final = ("calls", "threads", "spread", "intake", "idle", "attach", "startup", "memory")
+ORDER: Final = ("calls", "threads", "spread", "intake", "idle", "attach", "startup", "memory", "scale")
 
 
 def figures_of(name: str) -> list[Figure]:
