@@ -86,9 +86,12 @@ class Reader:
         first = self.layout.ring + (position & (slots - 1))
         tag = position // slots & at.LAP_MASK
         listed: list[int] = self.words[first : first + count].tolist()
-        tops = {word >> at.LAP_SHIFT for word in listed}
-        if all(top & at.LAP_MASK == tag for top in tops) and (tag or 0 not in listed):
-            return listed
+        last = listed[-1]
+        if last and last >> at.LAP_SHIFT & at.LAP_MASK == tag:
+            # The last is there, so all are, as a rule. Else few are, and they are counted from the front.
+            tops = {word >> at.LAP_SHIFT for word in listed}
+            if all(top & at.LAP_MASK == tag for top in tops) and (tag or 0 not in listed):
+                return listed
         for index, word in enumerate(listed):
             if word == 0 or (word >> at.LAP_SHIFT & at.LAP_MASK) != tag:
                 del listed[index:]

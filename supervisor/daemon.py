@@ -308,7 +308,7 @@ class Daemon:
         """No more requests; everything that was put is counted, committed and copied."""
         self._connections.stop()
         if self._code == EXIT_OK:
-            self._stage.post("intake", Look(tick=True))
+            self._stage.post("intake", Look(tick=True, last=True))
             self._stage.turn()
             self._mind.journal.snapshot(self._mind.engine.to_plain())
             self._disk.save_now()

@@ -9,9 +9,11 @@ Neighbours: `intake` (reads), `mind` (judges). Knows no socket.
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from supervisor.actor import Stage
 from supervisor.intake import Intake
@@ -21,12 +23,20 @@ from supervisor.steps import Step
 
 log = logging.getLogger("breakerd.intake")
 
+DEAR_S: Final = 0.008
+"""A batch that took longer from its drain to its commit is followed by a rest: the next one gathers more."""
+REST_FACTOR: Final = 3.0
+"""How long a rest is, in times of the batch before it: the rings take a quarter of the loop then."""
+REST_MAX_S: Final = 0.1
+"""No rest is longer: so much later, at most, a failure is judged on a host that is this busy."""
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Drain what is there; `tick`: also look for holes."""
+    """Drain what is there; `tick`: also look for holes; `last`: and rest no more."""
 
     tick: bool = False
+    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,10 @@ class IntakeActor:
         self._batches = 0
         """Batches that the engine had handled when it was sent."""
         self._look_again = False
+        self._began = self._rests_until = -math.inf
+        """When the batch on its way was drained, and until when (s) only the dead are drained."""
+        self._ends = False
+        """This life ends: there is no rest any more."""
 
     @property
     def idle(self) -> bool:
@@ -72,14 +86,19 @@ class IntakeActor:
                 self._committed()
         elif isinstance(message, Reseek):
             self._reseek()
-        elif message.tick and self.idle:
-            self.intake.look_for_holes()
+        else:
+            self._ends = self._ends or message.last
+            if message.tick and self.idle:
+                self.intake.look_for_holes()
         if not self.idle:
             self._look_again = True
             return
         told = isinstance(message, Told)
         if told and not (self._look_again or self._dead or self.intake.more):
             # Successes may wait for the next tick: a batch of many costs what a batch of few does.
+            return
+        if not (self._dead or self.intake.more or self._ends) and self._clock() < self._rests_until:
+            # The tick after the rest looks again.
             return
         self._look_again = False
         self._drain()
@@ -96,7 +115,7 @@ class IntakeActor:
 
     def _drain(self) -> None:
         """The next dead worker, else every ring with new words."""
-        now = self._clock()
+        now = self._began = self._clock()
         if self._dead:
             worker = self._dead.popleft()
             self._leaving = worker
@@ -120,6 +139,10 @@ class IntakeActor:
         for worker in self._on_its_way or ():
             self.intake.publish_committed(worker)
         self._on_its_way, self._leaving = None, ""
+        now = self._clock()
+        took = now - self._began
+        if took > DEAR_S:
+            self._rests_until = now + min(REST_MAX_S, REST_FACTOR * took)
 
     def _reseek(self) -> None:
         """Every reader back to where the engine stands, which is committed; a farewell is said again."""

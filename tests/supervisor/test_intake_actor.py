@@ -32,6 +32,8 @@ class Daemon:
 
     def __init__(self, folder: Path, fault: str | None = None) -> None:
         self.now = 101.0
+        self.takes = 0.0
+        """Seconds that each commit takes."""
         self.later: list[Callable[[], None]] = []
         self.stage = Stage(self.later.append, lambda: self.now, self.fail, fault=Fault(fault))
         self.journal = Journal.open(str(folder), 1, "test")
@@ -56,7 +58,8 @@ class Daemon:
         raise error
 
     def deliver(self, effects: list[Effect]) -> None:
-        """Effects leave: a worker whose segment is forgotten."""
+        """Effects leave: a worker whose segment is forgotten. It is the end of all that takes time."""
+        self.now += self.takes
         for effect in effects:
             if isinstance(effect, Retire):
                 self.retired.append(effect.worker)
@@ -187,3 +190,30 @@ def test_a_message_from_elsewhere_does_not_disturb_the_reader(make: Callable[...
     daemon.stage.post("mind", Tell((WorkerJoined("c" * 32, 1, 0, 0, "root", "w", "shop", "test"),)))
     daemon.post(Look())
     assert daemon.counted == 3
+
+
+@pytest.mark.parametrize(("took", "rests"), [(0.001, 0.0), (0.01, 0.03), (0.2, 0.1)])
+def test_a_dear_batch_is_followed_by_a_rest(make: Callable[..., Daemon], took: float, rests: float) -> None:
+    """A host with hundreds of busy workers gathers more per batch; a cheap batch delays nobody."""
+    daemon = make()
+    daemon.post(Look())
+    daemon.takes = took
+    writer = daemon.writers[WORKERS[0]]
+    for _ in range(2):
+        writer.put(OutcomeKind.FAILURE)
+        daemon.post(Look())
+    assert daemon.counted == (1 if rests else 2)
+    daemon.now += rests + 0.001
+    daemon.post(Look(tick=True))
+    assert daemon.counted == 2
+
+
+def test_the_last_look_of_a_life_takes_no_rest(make: Callable[..., Daemon]) -> None:
+    """Who ends reads what there is, however dear the batch before was."""
+    daemon = make()
+    daemon.takes = 0.5
+    writer = daemon.writers[WORKERS[0]]
+    for last in (False, True):
+        writer.put(OutcomeKind.FAILURE)
+        daemon.post(Look(tick=True, last=last))
+    assert daemon.counted == 2
