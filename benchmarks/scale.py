@@ -8,6 +8,7 @@ waits for the turn that is under way at most, so the longest turn stands for the
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import sys
@@ -19,10 +20,12 @@ from typing import Final
 from benchmarks.figures import Figure, main
 from ipc import layout as at
 from ipc.segment import Segment
+from supervisor.daemon import GC_THRESHOLDS
 from supervisor.disk import DiskCopy
 from supervisor.engine import Engine
 from supervisor.image import read_image
 from supervisor.intake import Intake
+from supervisor.intake_actor import DEAR_S, REST_FACTOR, REST_MAX_S
 from supervisor.journal import Journal
 from supervisor.messages import BreakerDeclared, Message, WorkerJoined, to_plain
 from supervisor.mind import rebuild
@@ -30,7 +33,7 @@ from supervisor.mind import rebuild
 OUTCOMES_PER_S: Final = 60
 """Of one worker."""
 DRAINS_PER_S: Final = 50
-"""The daemon looks at the rings each 20 ms."""
+"""The daemon looks at the rings each 20 ms, unless it rests after a dear batch."""
 SECONDS: Final = 4
 """For so long, on the counted clock, a host is busy."""
 DAY_S: Final = 86_400
@@ -78,6 +81,7 @@ class Host:
         self.journal.snapshot(self.engine.to_plain())
         self._chance = random.Random(7)
         self._breakers = breakers
+        self._rests_until = 0.0
         self.rings = [self._join(number) for number in range(workers)]
         more = True
         while more:
@@ -86,6 +90,7 @@ class Host:
         self.turn()
         if any(len(worker.rows) != breakers for worker in self.engine.workers.values()):
             raise RuntimeError("not every row was declared")
+        self._rests_until = 0.0  # what comes now is no backlog of the attaching
 
     def _join(self, number: int) -> Ring:
         nonce = number.to_bytes(16, "big")
@@ -123,6 +128,8 @@ class Host:
         took = time.process_time() - began
         self.spent_s += took
         self.longest_s = max(self.longest_s, took)
+        if took > DEAR_S:
+            self._rests_until = self.now + took + min(REST_MAX_S, REST_FACTOR * took)
 
     def second(self) -> None:
         """Every worker has its outcomes of a second, one in a hundred a failure."""
@@ -134,7 +141,8 @@ class Host:
                     ring.due -= 1.0
                     row = self._chance.randrange(self._breakers)
                     ring.put(self.now, row, fails=self._chance.random() < 0.01)
-            self.turn()
+            if self.now >= self._rests_until:
+                self.turn()
 
     @property
     def counted(self) -> int:
@@ -151,10 +159,12 @@ def busy(workers: int, breakers: int) -> list[Figure]:
         host.spent_s = host.longest_s = 0.0
         for _ in range(SECONDS):
             host.second()
+        seconds_s = host.spent_s
+        host.turn()
         wanted = workers * OUTCOMES_PER_S * SECONDS
         if not wanted - workers <= host.counted <= wanted:
             raise RuntimeError(f"{wanted} outcomes were put, {host.counted} were counted")
-        cpu = host.spent_s / SECONDS
+        cpu = seconds_s / SECONDS
         host.journal.close()
     return [
         _figure(f"{title}, 60 outcomes/s each: longest turn (oldest heartbeat)", host.longest_s, "s", 0.5),
@@ -233,6 +243,7 @@ def _figure(figure: str, value: float, unit: str, target: float) -> Figure:
 
 def measure() -> list[Figure]:
     """Every figure."""
+    gc.set_threshold(*GC_THRESHOLDS)
     return [
         *busy(512, 100),
         start("512 workers x 20 breakers", 512, 20),

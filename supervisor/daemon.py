@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import mmap
@@ -58,6 +59,8 @@ EXIT_OK: Final = 0
 EXIT_ACTOR: Final = 70
 EXIT_CONFIGURATION: Final = 78
 HEARTBEAT_S: Final = 0.1
+GC_THRESHOLDS: Final = (50_000, 20, 20)
+"""For `gc`: a snapshot makes a great many lists, and none of them is part of a cycle."""
 SWEEP_S: Final = 0.2
 PROBES_S: Final = 0.1
 """How often it is looked which probe is due, and which prober is late."""
@@ -374,6 +377,7 @@ def main() -> int:
     priority.begin(logging.INFO, os.environ)
     if not descriptors.die_with_parent(inherited.nursery):
         return EXIT_OK
+    gc.set_threshold(*GC_THRESHOLDS)
     loop = asyncio.new_event_loop()
     try:
         return Daemon(inherited, loop).run()
