@@ -11,7 +11,7 @@ import functools
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
@@ -133,11 +133,10 @@ class HostBreaker:
         self._odd[worker] = None
         self.looked_at = NEVER_LOOKED
 
-    def hide(self, worker: str, rows: Iterable[int]) -> None:
+    def hide(self, worker: str) -> None:
         """The worker is gone: forget its rows and its declaration."""
-        for row in rows:
-            self.shown.pop((worker, row), None)
-        self._rows.pop(worker, None)
+        for row in self._rows.pop(worker, ()):
+            del self.shown[worker, row]
         self._odd.pop(worker, None)
         self._withdraw(self.declared.pop(worker, None))
 

@@ -84,7 +84,7 @@ class Roster:
             if not worker.quarantine:
                 self._part(worker, turn)
             for breaker in worker.breakers().values():
-                breaker.hide(worker.nonce, worker.rows)
+                breaker.hide(worker.nonce)
                 self._catalogue.choose(breaker, turn)
             if told.segment_lost:
                 self._counting.lost.segment_lost += 1

@@ -84,7 +84,7 @@ def test_a_worker_joins_many_as_it_joins_few() -> None:
     assert costs[140] <= costs[1]
     before = judge.asked
     judge.leave("0", 0.0)
-    breaker.hide("0", [0])
+    breaker.hide("0")
     assert (list(breaker.changed_words()), judge.asked - before) == ([], 1)
 
 
@@ -112,3 +112,14 @@ def test_the_first_declaration_decides_until_its_last_worker_left() -> None:
     assert (breaker.breaker.settings, breaker.differing) == (SETTINGS[0], 1)
     host.leave("a")
     assert (breaker.breaker.settings, breaker.differing) == (SETTINGS[1], 0)
+
+
+def test_who_leaves_takes_all_its_rows_along() -> None:
+    """Two rows of one breaker, and a row of another: nothing of the worker is shown any more."""
+    host = Host()
+    host.settle_in("a", "b")
+    host.declare("a", row=1)
+    host.declare("a", "cache", row=2)
+    host.leave("a")
+    shown = [place for breaker in host.engine.catalogue.numbered for place in breaker.shown]
+    assert shown == [(nonce("b"), 0)]
