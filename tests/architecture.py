@@ -99,17 +99,17 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "memory.engines memory.postgres memory.schema memory.search",
         "memory.migrations.env memory.queries",
         "memory.store",
-        "memory.async_store",
         # what stands in for the database, and in front of it
         "memory.epochs memory.group_commit memory.locks memory.spool_file",
         "memory.codec memory.leases memory.single_flight memory.spool_views",
         "memory.cache memory.spool",
         "memory.redis_cache memory.spooled",
-        "memory.recall memory.redis_cache_async memory.replay",
+        "memory.recall memory.replay",
         "memory.replay_thread memory.spool_owner memory.spool_places",
         # the managers
         "memory.backing memory.replay_post",
-        "memory.async_manager memory.manager",
+        "memory.call_pool memory.manager",
+        "memory.async_manager",
         # the replayer as a program
         "memory.replayer",
         # the demo
@@ -184,7 +184,6 @@ CLOCKS: Final[dict[str, str]] = {
     "workers/memory/group_commit.py": "the moment that a leader waits for others",
     "workers/memory/leases.py": "when a holder last moved, which other processes compare",
     "workers/memory/redis_cache.py": "how long a connection was idle, when a user was erased",
-    "workers/memory/redis_cache_async.py": "the same on an event loop",
     "workers/memory/replay.py": "the rate and the back-off of replay, injected in tests",
     "workers/memory/replayer.py": "the clock that every post is given",
     "workers/memory/replay_thread.py": "how often the spool is looked after",
@@ -206,13 +205,9 @@ BOUNDARIES: Final[dict[str, str]] = {
     "workers/handler.py:MemoryErrorHandler._retry_async": "raised again, unless a retry succeeds",
     "workers/handler.py:MemoryErrorHandler._log": "the application's log handler failed; the error matters",
     **{
-        f"workers/memory/{file}.py:{name}.{function}": why
-        for file, name in (
-            ("manager", "EnhancedMemoryLayerManager"),
-            ("async_manager", "AsyncMemoryLayerManager"),
-        )
+        f"workers/memory/manager.py:EnhancedMemoryLayerManager.{function}": why
         for function, why in (
-            ("store_conversation", "whatever it was: what was said must not get lost"),
+            ("keep", "whatever it was: what was said must not get lost"),
             ("delete_user", "whatever it was: the wish must not get lost"),
             ("_recall", "reading goes on with what there is"),
             ("_cached", "a cache is never needed"),

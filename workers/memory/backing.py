@@ -1,7 +1,7 @@
-"""What both managers stand on: the spool and its replay, the epochs, the breakers, the error handler.
+"""What the managers stand on: the spool and its replay, the epochs, the breakers, the error handler.
 
-Neighbours: `manager` and `async_manager` (who talk to database and cache), `recall` (how answers come
-together). Everything here is quick but for the disk: an event loop calls it in a thread where it says so.
+Neighbours: `manager` (who talks to database and cache), `recall` (how answers come
+together). Everything here is quick but for the disk.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ log: Final = logging.getLogger("breakerd.memory")
 
 
 class Backing:
-    """The parts that are the same for threads and for event loops.
+    """The parts of a manager that are not database and cache.
 
     `remote`: whether the cache is one that every process shares. One of this process's own is not used where
     no other process could tell it of an erasure.
@@ -64,12 +64,19 @@ class Backing:
         self.replayer.epochs = self.epochs
         self.thread = ReplayThread(self.replayer)
         self.wall = time.time
-        self._closed = False
+        self.closed = False
+        self._refusing = False
+        self._rescued: set[str] = set()
+        """Ids of what the spool has taken while a call was still at it."""
         self.look_after()
 
+    def refuse_calls(self) -> None:
+        """From now on `check_open` raises; what is under way goes on."""
+        self._refusing = True
+
     def check_open(self) -> None:
-        """Raises ClosedError after `close`."""
-        if self._closed:
+        """Raises ClosedError after `refuse_calls` and `close`."""
+        if self.closed or self._refusing:
             raise ClosedError("this memory manager is closed")
 
     def look_after(self) -> None:
@@ -90,6 +97,7 @@ class Backing:
 
     def stored(self, conversation: Conversation, inserted: int) -> StoreResult:
         """The database has committed it."""
+        self._rescued.discard(conversation.id)
         if not inserted:
             return StoreResult(StoreOutcome.REJECTED, conversation.id, "erased: the user was just deleted")
         self.epochs.stored(conversation.user_id)
@@ -103,6 +111,9 @@ class Backing:
 
     def not_stored(self, conversation: Conversation, error: Exception, found: Classification) -> StoreResult:
         """The database did not take it, or did not say so: keep it. Writes to the disk."""
+        if conversation.id in self._rescued:
+            self._rescued.discard(conversation.id)
+            return StoreResult(StoreOutcome.SPOOLED, conversation.id, found.code)
         if isinstance(error, RecordError) or (
             found.origin is Origin.CALLER and found.code.startswith(REFUSED)
         ):
@@ -114,6 +125,21 @@ class Backing:
             return StoreResult(StoreOutcome.REJECTED, conversation.id, f"{failed.reason}: {failed}")
         self.thread.wake()
         return StoreResult(StoreOutcome.SPOOLED, conversation.id, found.code)
+
+    def rescue(self, conversation: Conversation) -> bool:
+        """Spool what a cancelled call is still storing; whether it is kept. Writes to the disk."""
+        try:
+            self.spool.put(record_of(conversation))
+        except SpoolError as failed:
+            self.handler.record(failed, "spool", ErrorType.MEMORY_STORAGE)
+            return False
+        self._rescued.add(conversation.id)
+        self.thread.wake()
+        return True
+
+    def not_rescued(self, conversation: Conversation) -> None:
+        """Its call will not come to an end: only the spool has it."""
+        self._rescued.discard(conversation.id)
 
     # --- erasing --------------------------------------------------------------------------------------
 
@@ -192,8 +218,8 @@ class Backing:
 
     def close(self) -> None:
         """End the thread and let go of the files; what is in the spool stays there."""
-        if not self._closed:
-            self._closed = True
+        if not self.closed:
+            self.closed = True
             self.thread.close()
             self.spool.close()
             self.locks.close()

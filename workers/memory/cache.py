@@ -37,24 +37,6 @@ class Cache(Protocol):
         """Let go of it."""
 
 
-class AsyncCache(Protocol):
-    """The same, awaited."""
-
-    remote: bool
-
-    async def get(self, user_id: str, field: str) -> Page | None:
-        """A page, None = a miss."""
-
-    async def put(self, user_id: str, pages: Mapping[str, Page]) -> None:
-        """Keep pages by field."""
-
-    async def drop_user(self, user_id: str) -> None:
-        """Forget all of a user."""
-
-    async def close(self) -> None:
-        """Let go of it."""
-
-
 class LocalCache:
     """A cache in this process: the `entries_max` pages that were used last. A forked child begins empty."""
 
@@ -99,31 +81,6 @@ class LocalCache:
         """Begin anew: another thread may have been in the middle of it."""
         self._pages = LRUCache(self._entries_max)
         self._lock.after_fork_in_child()
-
-
-class AsyncLocalCache:
-    """The same for event loops: nothing in it waits."""
-
-    remote = False
-
-    def __init__(self, entries_max: int) -> None:
-        self._cache = LocalCache(entries_max)
-
-    async def get(self, user_id: str, field: str) -> Page | None:
-        """A page, None = a miss."""
-        return self._cache.get(user_id, field)
-
-    async def put(self, user_id: str, pages: Mapping[str, Page]) -> None:
-        """Keep pages by field."""
-        self._cache.put(user_id, pages)
-
-    async def drop_user(self, user_id: str) -> None:
-        """Forget all of a user."""
-        self._cache.drop_user(user_id)
-
-    async def close(self) -> None:
-        """Forget everything."""
-        self._cache.close()
 
 
 def key_of(user_id: str) -> str:

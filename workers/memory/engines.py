@@ -16,7 +16,6 @@ import sqlite3
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from workers.memory.config import MemoryConfig
 
@@ -44,20 +43,10 @@ SERVER_SHARE: Final = 0.9
 
 
 def make(config: MemoryConfig) -> Engine:
-    """An engine for threads."""
+    """An engine for threads, which connects to nothing yet."""
     url = make_url(config.database_url)
     engine = create_engine(url, **_options(config, url))
     _listen(engine, url)
-    return engine
-
-
-def make_async(config: MemoryConfig) -> AsyncEngine:
-    """An engine for an event loop."""
-    url = make_url(config.database_url)
-    if url.get_backend_name() == "sqlite":
-        url = url.set(drivername="sqlite+aiosqlite")
-    engine = create_async_engine(url, **_options(config, url))
-    _listen(engine.sync_engine, url)
     return engine
 
 

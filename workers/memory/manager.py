@@ -2,7 +2,7 @@
 
 Writes go to the database, else to the spool, else they are refused by name. Reads come from the cache while
 it is fresh, else from the database, else from what the cache still has, and always with what waits in the
-spool. Neighbours: `backing` (spool, replay, breakers), `recall` (how answers come together), `async_manager`.
+spool. Neighbours: `backing` (spool, replay, breakers), `recall` (how answers come together).
 """
 
 from __future__ import annotations
@@ -101,6 +101,10 @@ class EnhancedMemoryLayerManager:
             said = Conversation.now(user_id, user_message, bot_response, tools_used or (), tool_calls)
         except RecordError as error:
             return self._backing.invalid(error)
+        return self.keep(said)
+
+    def keep(self, said: Conversation) -> StoreResult:
+        """Store what was said; as `store_conversation`, for a conversation that is made already."""
         schedule = None
         while True:
             try:

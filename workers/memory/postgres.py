@@ -41,22 +41,6 @@ class PatientConnection(psycopg.Connection[Any]):
             raise ConnectionTimeout(NO_ANSWER) from None
 
 
-class PatientAsyncConnection(psycopg.AsyncConnection[Any]):
-    """The same on an event loop."""
-
-    async def wait(self, gen: PQGen[RV], interval: float = STEP_S, timeout: float | None = None) -> RV:
-        """As the driver's own, with the operation's deadline."""
-        left = left_s()
-        limit = left if timeout is None else timeout if left is None else min(left, timeout)
-        try:
-            return await super().wait(gen, interval, limit)
-        except psycopg.OperationalError as error:
-            if limit is None or not late(error):
-                raise
-            self.pgconn.finish()
-            raise ConnectionTimeout(NO_ANSWER) from None
-
-
 def late(error: psycopg.OperationalError) -> bool:
     """True for the driver's sign that the time is over, which has no public name."""
     return type(error).__name__ == "_WaitTimeout"
@@ -70,9 +54,6 @@ def prepare(engine: Engine) -> None:
         left = left_s()
         if left is not None:
             cparams["connect_timeout"] = max(1, min(cparams["connect_timeout"], int(left)))
-        if engine.dialect.is_async:
-            cparams["async_creator_fn"] = PatientAsyncConnection.connect
-            return None
         return PatientConnection.connect(*cargs, **cparams)
 
     @event.listens_for(engine, "checkout")

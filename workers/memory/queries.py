@@ -1,7 +1,7 @@
 """The statements of the memory layer, each on a connection in a transaction: what both stores share.
 
 Inserting is idempotent by the ids that the client made, and obeys tombstones in the same statement. Every
-question names its user. Neighbours: `models`, `search`; `store` and `async_store` bring the connections.
+question names its user. Neighbours: `models`, `search`; `store` brings the connections.
 """
 
 from __future__ import annotations

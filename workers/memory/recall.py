@@ -1,6 +1,6 @@
 """How what is read comes together: database or cache, and what is still in the spool, each once.
 
-Pure: times and values are given. Neighbours: `manager` and `async_manager` (who fetch), `codec` (a page),
+Pure: times and values are given. Neighbours: `manager` (who fetches), `codec` (a page),
 `spooled` (a user's part of the spool). Knows no database, no cache and no breaker.
 """
 

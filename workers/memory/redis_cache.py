@@ -2,7 +2,7 @@
 
 Driver retries are off and time limits short; a connection on which anything but an answer came (a time-out,
 an interrupt, a cut) is dropped, so that no answer can ever be taken for another's. Neighbours: `cache`
-(what is asked of it), `redis_cache_async` (the same, awaited), `codec`. Knows no breaker.
+(what is asked of it), `codec`. Knows no breaker.
 """
 
 from __future__ import annotations

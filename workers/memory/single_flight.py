@@ -6,11 +6,10 @@ they share (`locks` given): whoever waited looks into the cache first. Neighbour
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import threading
 import time
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Callable, Hashable
 from typing import Final, Generic, TypeVar
 
 from workers.memory import forking
@@ -114,75 +113,6 @@ class SingleFlight(Generic[T]):
     def after_fork_in_child(self) -> None:
         """Begin anew: those who load are not here."""
         self._begin()
-
-
-class AsyncSingleFlight(Generic[T]):
-    """The same for the tasks of an event loop."""
-
-    def __init__(
-        self,
-        locks: KeyLocks | None,
-        patience_s: float,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-    ) -> None:
-        self._locks, self._patience_s = locks, patience_s
-        self._clock, self._sleep = clock, sleep
-        self._flights: dict[Hashable, asyncio.Future[T]] = {}
-
-    async def run(
-        self, key: Hashable, load: Callable[[], Awaitable[T]], again: Callable[[], Awaitable[T | None]]
-    ) -> T:
-        """What `load()` gives, to this task or to another at the same time; its error likewise."""
-        loop = asyncio.get_running_loop()
-        while True:
-            flight = self._flights.get(key)
-            if flight is None or flight.get_loop() is not loop:
-                return await self._lead(key, loop.create_future(), load, again)
-            try:
-                return await asyncio.wait_for(asyncio.shield(flight), self._patience_s)
-            except asyncio.CancelledError:
-                if not flight.cancelled():
-                    raise  # this task, not the one that loads
-            except TimeoutError:
-                if flight.done():
-                    raise  # the loading itself timed out
-                return await load()
-
-    async def _lead(
-        self,
-        key: Hashable,
-        flight: asyncio.Future[T],
-        load: Callable[[], Awaitable[T]],
-        again: Callable[[], Awaitable[T | None]],
-    ) -> T:
-        self._flights[key] = flight
-        try:
-            result = await self._alone(key, load, again)
-            flight.set_result(result)
-            return result
-        except Exception as error:
-            flight.set_exception(error)
-            flight.exception()  # nobody may be waiting for it
-            raise
-        finally:
-            flight.cancel()
-            self._flights.pop(key, None)
-
-    async def _alone(
-        self, key: Hashable, load: Callable[[], Awaitable[T]], again: Callable[[], Awaitable[T | None]]
-    ) -> T:
-        place, got = place_of(key), False
-        until = self._clock() + self._patience_s
-        if self._locks is not None:
-            while not (got := self._locks.try_acquire(place)) and self._clock() < until:
-                await self._sleep(POLL_S)
-        try:
-            found = await again()  # as above
-            return await load() if found is None else found
-        finally:
-            if got and self._locks is not None:
-                self._locks.release(place)
 
 
 def place_of(key: Hashable) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -42,6 +43,12 @@ _log: Final = logging.getLogger("breakerd.memory")
 def tables_are_gone(error: DBAPIError) -> bool:
     """True if the database says that a table or a column is not there: it is another one, or was emptied."""
     return getattr(error.orig, "sqlstate", None) in ("42P01", "42703") or "no such table" in str(error.orig)
+
+
+def _disposed(engine: Engine, pid: int) -> None:
+    """The store is gone, or the process ends: so do its connections, where they are its own."""
+    if os.getpid() == pid:
+        engine.dispose()
 
 
 class Store:
@@ -173,6 +180,7 @@ class Store:
                 self._state.wait()
             if self._engine is None:
                 self._engine = engines.make(self.config)
+                weakref.finalize(self, _disposed, self._engine, os.getpid())
             engine = self._engine
             self._busy += 1
         try:

@@ -33,6 +33,6 @@ def shelf(request: pytest.FixtureRequest) -> Iterator[Shelf]:
     kind: str = request.param
     url = request.getfixturevalue("postgres_url" if "postgres" in kind else "sqlite_url")
     config = MemoryConfig(database_url=url, full_text="like" not in kind, database_timeout_s=20.0)
-    made = Shelf(config, on_loop=kind.startswith("async"))
+    made = Shelf(config)
     yield made
     made.close()

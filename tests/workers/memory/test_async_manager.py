@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import threading
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from tests.ipc.waiting import eventually
+from tests.servers import Postgres
+from workers.errors import ClosedError
 from workers.memory.async_manager import AsyncMemoryLayerManager
-from workers.memory.async_store import AsyncStore
 from workers.memory.config import MemoryConfig
+from workers.memory.manager import EnhancedMemoryLayerManager
 from workers.memory.records import Conversation, Deletion, Source, StoreOutcome, ToolStatistics
 from workers.memory.spooled import record_of
+from workers.memory.store import Store
 
 
-class Switched(AsyncStore):
+class Switched(Store):
     """A real store whose inserts and reads can be switched off."""
 
     on = True
@@ -28,33 +35,33 @@ class Switched(AsyncStore):
         if not self.on:
             raise OperationalError("SELECT 1", {}, ConnectionRefusedError(111, "connection refused"))
 
-    async def insert(self, conversations: Sequence[Conversation]) -> int:
+    def insert(self, conversations: Sequence[Conversation]) -> int:
         """Insert, or fail."""
         self._refuse()
-        return await super().insert(conversations)
+        return super().insert(conversations)
 
-    async def erase(self, user_id: str, erased_at: datetime) -> None:
+    def erase(self, user_id: str, erased_at: datetime) -> None:
         """Erase, or fail."""
         self._refuse()
-        await super().erase(user_id, erased_at)
+        super().erase(user_id, erased_at)
 
-    async def history(self, user_id: str, limit: int = 20, before: str | None = None) -> list[Conversation]:
+    def history(self, user_id: str, limit: int = 20, before: str | None = None) -> list[Conversation]:
         """Read, or fail."""
         self._refuse()
-        return await super().history(user_id, limit, before)
+        return super().history(user_id, limit, before)
 
 
-class Meanwhile(AsyncStore):
+class Meanwhile(Store):
     """A real store that lets something happen before it looks."""
 
     meanwhile: Callable[[], object] = int
 
-    async def tool_statistics(
+    def tool_statistics(
         self, user_id: str | None = None, but_for: Collection[str] = ()
     ) -> list[ToolStatistics]:
         """Count, after what happens meanwhile."""
-        await asyncio.to_thread(self.meanwhile)
-        return await super().tool_statistics(user_id, but_for)
+        self.meanwhile()
+        return super().tool_statistics(user_id, but_for)
 
 
 @pytest.fixture
@@ -86,7 +93,7 @@ def test_the_same_verbs_awaited(config: MemoryConfig) -> None:
 
 @pytest.mark.fault("G1")
 def test_g1_in_an_outage_writes_are_spooled_and_reads_merge(config: MemoryConfig) -> None:
-    """Nothing said is lost; replay, which has connections of its own, brings it home."""
+    """Nothing said is lost; replay brings it home."""
 
     async def story() -> None:
         store = Switched(config)
@@ -144,7 +151,7 @@ def test_replay_in_the_middle_of_a_read_neither_doubles_nor_loses(config: Memory
                 memory._backing.replayer.take_lease = lambda: False  # type: ignore[method-assign]  # not yet
                 waits = Conversation.now("ann", "waits", "x", ["docs"])
                 memory._backing.spool.put(record_of(waits))
-                store.meanwhile = partial(memory._replayed.insert, [waits])
+                store.meanwhile = partial(memory._memory._store.insert, [waits])
                 assert [one.used for one in await memory.tool_statistics(user)] == [number]
                 memory._backing.replayer.take_lease = leave  # type: ignore[method-assign]  # now it may
                 assert await memory.flush(10.0)
@@ -184,3 +191,156 @@ def test_many_tasks_at_once(config: MemoryConfig) -> None:
             assert len(await memory.history("ann", 200)) == 100
 
     asyncio.run(story())
+
+
+class Hanging(Store):
+    """A real store whose inserts hang until `gate` is set, and then fail if `fails`."""
+
+    def __init__(self, config: MemoryConfig) -> None:
+        super().__init__(config)
+        self.gate, self.began, self.fails = threading.Event(), threading.Event(), False
+
+    def insert(self, conversations: Sequence[Conversation]) -> int:
+        """Hang, then insert or fail."""
+        self.began.set()
+        self.gate.wait(20.0)
+        if self.fails:
+            raise OperationalError("INSERT", {}, ConnectionResetError(104, "connection reset"))
+        return super().insert(conversations)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_who_no_longer_waits_has_said_it_all_the_same(config: MemoryConfig, fails: bool) -> None:
+    """`wait_for` times out while the database hangs: by then its words are in the spool, once."""
+
+    async def story() -> None:
+        store = Hanging(config)
+        store.fails = fails
+        memory = AsyncMemoryLayerManager(config, store=store)
+        leave = memory._backing.replayer.take_lease
+        memory._backing.replayer.take_lease = lambda: False  # type: ignore[method-assign]  # not yet
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(memory.store_conversation("kim", "keep this", "x"), 0.2)
+        told = [(one.conversation.user_message, one.source) for one in await memory.history("kim")]
+        assert told == [("keep this", Source.SPOOL)]
+        store.gate.set()
+        await asyncio.to_thread(eventually, lambda: not memory._backing._rescued)
+        assert (await memory.get_system_health())["memory"]["spool"]["pending"] == 1
+        store.fails = False
+        memory._backing.replayer.take_lease = leave  # type: ignore[method-assign]
+        assert await memory.flush(10.0)
+        told = [(one.conversation.user_message, one.source) for one in await memory.history("kim", 7)]
+        assert told == [("keep this", Source.DATABASE)]
+        await memory.close()
+
+    asyncio.run(story())
+
+
+def test_calls_that_were_cancelled_in_the_queue_are_kept(config: MemoryConfig) -> None:
+    """More calls than threads, all cancelled while the database hangs: each sentence is stored in the end."""
+
+    async def story() -> None:
+        store = Hanging(config)
+        async with AsyncMemoryLayerManager(config, store=store) as memory:
+            calls = [
+                asyncio.ensure_future(memory.store_conversation("kim", f"{number}", "x"))
+                for number in range(4 * config.pool_size)
+            ]
+            await asyncio.to_thread(store.began.wait, 10.0)
+            for one in calls:
+                one.cancel()
+            ended = await asyncio.gather(*calls, return_exceptions=True)
+            assert {type(one) for one in ended} == {asyncio.CancelledError}
+            store.gate.set()
+            assert await memory.flush(20.0)
+            told = {one.conversation.user_message for one in await memory.history("kim", 100)}
+            assert told == {f"{number}" for number in range(4 * config.pool_size)}
+
+    asyncio.run(story())
+
+
+def test_closing_waits_for_what_is_under_way(config: MemoryConfig) -> None:
+    """Calls that began before `close` end as if there was none; those that come later are refused."""
+
+    async def story() -> None:
+        store = Hanging(config)
+        memory = AsyncMemoryLayerManager(config, store=store)
+        call = asyncio.ensure_future(memory.store_conversation("kim", "last words", "x"))
+        await asyncio.to_thread(store.began.wait, 10.0)
+        closing = asyncio.ensure_future(memory.close())
+        await asyncio.to_thread(eventually, lambda: memory._backing._refusing)
+        with pytest.raises(ClosedError):
+            await memory.history("kim")
+        store.gate.set()
+        await closing
+        assert (await call).outcome is StoreOutcome.STORED
+        await memory.close()
+
+    asyncio.run(story())
+
+
+def test_a_cancelled_group_of_readers_ends_at_once(config: MemoryConfig) -> None:
+    """Tasks that wait for one loading are all cancelled: none of them goes on waiting."""
+
+    class Slow(Store):
+        gate, began = threading.Event(), threading.Event()
+
+        def history(self, user_id: str, limit: int = 20, before: str | None = None) -> list[Conversation]:
+            self.began.set()
+            self.gate.wait(20.0)
+            return super().history(user_id, limit, before)
+
+    async def story() -> None:
+        store = Slow(config)
+        async with AsyncMemoryLayerManager(config, store=store) as memory:
+            calls = [asyncio.ensure_future(memory.history("kim")) for _ in range(30)]
+            await asyncio.to_thread(store.began.wait, 10.0)
+            for one in calls:
+                one.cancel()
+            ended = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5.0)
+            assert {type(one) for one in ended} == {asyncio.CancelledError}
+            assert not store.gate.is_set()
+            store.gate.set()
+
+    asyncio.run(story())
+
+
+def test_loop_after_loop_opens_no_more_connections(postgres: Postgres, tmp_path: Path) -> None:
+    """`asyncio.run` per call, as scripts and task queues do: the server sees one pool."""
+    database = postgres.database()
+    config = MemoryConfig(database_url=postgres.url(database), spool_directory=str(tmp_path / "spool"))
+    memory = AsyncMemoryLayerManager(config)
+    for number in range(15):
+        result = asyncio.run(memory.store_conversation("kim", f"{number}", "x"))
+        assert result.outcome is StoreOutcome.STORED
+    assert connections(postgres, database) <= 2
+    asyncio.run(memory.close())
+
+
+def test_managers_that_are_dropped_give_their_connections_back(postgres: Postgres, tmp_path: Path) -> None:
+    """Neither closed nor kept: the server sees none of them, and their threads are gone."""
+    database = postgres.database()
+    config = MemoryConfig(database_url=postgres.url(database), spool_directory=str(tmp_path / "spool"))
+    threads = threading.active_count()
+
+    async def once(number: int) -> None:
+        memory = AsyncMemoryLayerManager(config)
+        assert await memory.store_conversation_safe("kim", f"{number}", "x")
+        assert await memory.get_system_health()
+
+    for number in range(6):
+        asyncio.run(once(number))
+        EnhancedMemoryLayerManager(config).history("kim")
+    gc.collect()
+    eventually(lambda: connections(postgres, database) == 0 and threading.active_count() <= threads)
+
+
+def connections(postgres: Postgres, database: str) -> int:
+    """How many the server has to this database."""
+    link = psycopg.connect(host=str(postgres.directory), user="postgres", dbname="postgres")
+    with link:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
+        row = link.execute(query, [database]).fetchone()
+    link.close()
+    assert row is not None
+    return int(row[0])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -18,7 +16,6 @@ from workers.memory.cache import key_of
 from workers.memory.codec import Page, pages
 from workers.memory.records import Conversation
 from workers.memory.redis_cache import RedisCache
-from workers.memory.redis_cache_async import AsyncRedisCache
 
 LIMIT_S = 0.2
 
@@ -163,65 +160,3 @@ def test_threads_each_get_their_own_answers(valkey: RedisServer) -> None:
         one.join()
     assert wrong == []
     cache.close()
-
-
-def run(server: RedisServer, story: Callable[[AsyncRedisCache], Awaitable[None]]) -> None:
-    """Play a story with an async cache."""
-
-    async def play() -> None:
-        cache = AsyncRedisCache(server.url(), LIMIT_S, LIMIT_S, 3600.0)
-        await story(cache)
-        await cache.close()
-
-    asyncio.run(play())
-
-
-def test_async_what_is_put_is_got_and_dropped(valkey: RedisServer) -> None:
-    """The same, awaited."""
-    kept = page("one")
-
-    async def story(cache: AsyncRedisCache) -> None:
-        await cache.put("ann", {"a": kept})
-        assert (await cache.get("ann", "a"), await cache.get("bob", "a")) == (kept, None)
-        await cache.drop_user("ann")
-        assert await cache.get("ann", "a") is None
-
-    run(valkey, story)
-
-
-@pytest.mark.fault("B8")
-def test_b8_a_cancelled_call_leaves_no_answer_behind(valkey: RedisServer) -> None:
-    """Cancelled between question and answer: the connection goes, the next one asks its own question."""
-    first, second = page("first"), page("second")
-
-    async def story(cache: AsyncRedisCache) -> None:
-        await cache.put("ann", {"a": first, "b": second})
-        for steps in range(8):
-            task = asyncio.ensure_future(cache.get("ann", "a"))
-            for _ in range(steps):
-                await asyncio.sleep(0)
-            task.cancel()
-            done = await asyncio.gather(task, return_exceptions=True)
-            assert isinstance(done[0], asyncio.CancelledError) or done[0] == first
-            assert await cache.get("ann", "b") == second
-
-    run(valkey, story)
-
-
-@pytest.mark.fault("H2")
-def test_h2_async_a_hung_server_costs_the_limit_once(valkey: RedisServer) -> None:
-    """Frozen: the limit as a whole, then a new connection."""
-    kept = page("one")
-
-    async def story(cache: AsyncRedisCache) -> None:
-        await cache.put("ann", {"a": kept})
-        valkey.freeze()
-        began = time.monotonic()
-        with pytest.raises(RedisTimeout):
-            await cache.get("ann", "a")
-        assert time.monotonic() - began < 3 * LIMIT_S
-        valkey.thaw()
-        assert await cache.get("ann", "a") == kept
-
-    with valkey.hurt():
-        run(valkey, story)

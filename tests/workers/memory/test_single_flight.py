@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from workers.memory.locks import KeyLocks
-from workers.memory.single_flight import AsyncSingleFlight, SingleFlight
+from workers.memory.single_flight import SingleFlight
 
 
 @pytest.mark.fault("H8")
@@ -115,33 +114,3 @@ def test_h8_processes_wait_for_each_other_and_look_into_the_cache(tmp_path: Path
     parent.close()
     for number in (*told, *ask):
         os.close(number)
-
-
-def test_tasks_are_one_loader_and_a_cancelled_one_hands_over() -> None:
-    """The same on an event loop; a cancelled loader does not cancel those who wait."""
-
-    async def story() -> None:
-        flights: AsyncSingleFlight[int] = AsyncSingleFlight(None, 10.0)
-        loads: list[int] = []
-        gate = asyncio.Event()
-
-        async def load() -> int:
-            loads.append(1)
-            await gate.wait()
-            return 3
-
-        async def nothing() -> int | None:
-            return None
-
-        first = asyncio.ensure_future(flights.run("k", load, nothing))
-        await asyncio.sleep(0)
-        others = [asyncio.ensure_future(flights.run("k", load, nothing)) for _ in range(20)]
-        await asyncio.sleep(0)
-        first.cancel()
-        for _ in range(10):
-            await asyncio.sleep(0)
-        gate.set()
-        assert await asyncio.gather(*others) == [3] * 20
-        assert len(loads) == 2
-
-    asyncio.run(story())

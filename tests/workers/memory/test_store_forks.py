@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 
 import pytest
 
-from workers.memory.async_store import AsyncStore
 from workers.memory.config import MemoryConfig
 from workers.memory.records import Conversation
 from workers.memory.store import Store
@@ -74,26 +72,3 @@ def test_b4_forked_while_threads_are_at_it(config: MemoryConfig) -> None:
             thread.join()
         assert codes == [0, 0, 0, 0]
         assert len(store.history("ann", 1000)) == 3 * MANY + 8 + 1
-
-
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.fault("B4")
-def test_b4_an_async_store_goes_on(config: MemoryConfig) -> None:
-    """The same for asyncio: the child runs a loop of its own, the parent goes on with its."""
-    store = AsyncStore(config)
-
-    async def say() -> None:
-        for _ in range(5):
-            await store.insert([Conversation.now("ann", "hello", "hi")])
-
-    async def whole() -> int:
-        await say()
-        child = forked(lambda: threading.Thread(target=asyncio.run, args=(say(),)).run())
-        await say()
-        assert waited(child) == 0
-        await say()
-        found = len(await store.history("ann", 100))
-        await store.close()
-        return found
-
-    assert asyncio.run(whole()) == 20

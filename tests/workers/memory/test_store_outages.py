@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sqlite3
 import threading
@@ -19,16 +18,13 @@ from tests.chaos import Chaos, Moment
 from tests.servers import Postgres
 from tests.workers.memory.shelves import Shelf
 from workers.errors import ErasureIncomplete
-from workers.memory.async_store import AsyncStore
 from workers.memory.config import MemoryConfig
 from workers.memory.records import Conversation
 from workers.memory.store import Store
 
 
-@pytest.fixture(params=["threads", "asyncio"])
-def remote(
-    request: pytest.FixtureRequest, postgres: Postgres, postgres_proxy: Chaos
-) -> Iterator[Callable[..., Shelf]]:
+@pytest.fixture
+def remote(postgres: Postgres, postgres_proxy: Chaos) -> Iterator[Callable[..., Shelf]]:
     """Makes stores over PostgreSQL behind the fault proxy, all over one empty database."""
     database = postgres.database()
     made: list[Shelf] = []
@@ -37,7 +33,7 @@ def remote(
         config = MemoryConfig(
             database_url=postgres.through(postgres_proxy, database), database_timeout_s=timeout_s, pool_size=2
         )
-        made.append(Shelf(config, on_loop=request.param == "asyncio"))
+        made.append(Shelf(config))
         return made[-1]
 
     yield make
@@ -199,35 +195,3 @@ def test_inserts_under_way_do_not_outlive_an_erasure(shelf: Shelf) -> None:
     assert [one for one in shelf.history("ann", 1000) if one.created_at <= at] == []
     shelf.erase("ann", datetime.now(UTC) + timedelta(seconds=1))
     assert shelf.history("ann") == []
-
-
-def test_one_async_store_serves_loop_after_loop(sqlite_url: str, postgres_url: str) -> None:
-    """An engine belongs to a loop; the store makes itself a new one under the next."""
-    for url in (sqlite_url, postgres_url):
-        store = AsyncStore(MemoryConfig(database_url=url))
-
-        async def talk(store: AsyncStore = store) -> int:
-            await asyncio.gather(*[store.insert([said()]) for _ in range(8)])
-            found = len(await store.history("ann", 100))
-            await store.close()
-            return found
-
-        assert [asyncio.run(talk()) for _ in range(2)] == [8, 16]
-
-
-def test_cancelled_in_the_middle(postgres: Postgres, postgres_proxy: Chaos) -> None:
-    """A task that is cancelled while it waits leaves a store that works."""
-
-    async def talk() -> int:
-        config = MemoryConfig(database_url=postgres.through(postgres_proxy, postgres.database()), pool_size=1)
-        async with AsyncStore(config) as store:
-            await store.ping()
-            postgres_proxy.delay(0.05)
-            for _ in range(3):
-                with pytest.raises(TimeoutError):
-                    async with asyncio.timeout(0.12):
-                        await store.insert([said()])
-            postgres_proxy.delay(0)
-            return await store.insert([said()])
-
-    assert asyncio.run(talk()) == 1
