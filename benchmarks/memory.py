@@ -156,7 +156,7 @@ def cached(folder: str) -> Figure:
                 store(manager)
             manager.retrieve_context_safe("errors agent", "ann")
             field = recall.search_field("errors agent", 10)
-            payload = client.hget(key_of("ann"), field)
+            payload = client.hget(key_of(config.cache_namespace, "ann"), field)
             client.set("bare", payload)  # type: ignore[arg-type] # the bytes that were just read
             ours, bare = turns(
                 lambda: seconds(lambda: manager.retrieve_context_safe("errors agent", "ann"), READS),

@@ -92,12 +92,11 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "prober",
         # the memory in its database
         "memory.__init__ memory.deadlines memory.forking memory.ids memory.places",
-        "memory.migrations.__init__ memory.migrations.versions.__init__",
-        "memory.migrations.versions.r0001_first",
+        "memory.migrations.__init__ memory.migrations.r0001_first",
         "memory.records",
         "memory.config memory.models",
         "memory.engines memory.postgres memory.schema memory.search",
-        "memory.migrations.env memory.queries",
+        "memory.queries",
         "memory.store",
         # what stands in for the database, and in front of it
         "memory.epochs memory.group_commit memory.locks memory.spool_file",
@@ -130,7 +129,6 @@ OUTSIDE: Final = {
     "ipc": (),
     "supervisor": ("multiprocessing_logging", "psutil", "rich"),
     "workers": (
-        "alembic",
         "cachetools",
         "msgspec",
         "psutil",
@@ -154,7 +152,7 @@ LAZY: Final[dict[str, tuple[str, ...]]] = {
     "workers/prober.py": ("importlib",),  # a driver only for who is asked through it
     "workers/probes/function.py": ("importlib",),  # the function that the configuration names
     "workers/memory/engines.py": ("importlib",),  # psycopg only for PostgreSQL
-    "workers/memory/schema.py": ("importlib",),  # alembic only where there is something to migrate
+    "workers/memory/config.py": ("importlib",),  # psycopg only for PostgreSQL
 }
 """Where a function may import, by file, and what: outlets that most runs never need."""
 

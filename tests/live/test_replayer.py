@@ -38,6 +38,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
     """One on each database; a trial is a few conversations, so that it takes several."""
     made = Home(tmp_path, request.getfixturevalue("postgres") if request.param == "postgres" else None)
     made.settings["replay_batch_max"] = 5
+    made.settings["breaker"] = "database"  # the one that the supervisor has a table for
     yield made
     made.close()
 

@@ -43,6 +43,7 @@ def settings(place: str, url: str) -> MemoryConfig:
         database_timeout_s=1.0,
         soft_age_s=1.0,
         replay_rate_per_s=2000.0,
+        breaker="database",
     )
 
 

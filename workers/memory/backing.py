@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import time
 from datetime import datetime
 from typing import Any, Final
 
-from workers.classify import Classification
+from ipc import CircuitBreaker
+from workers.classify import Classification, counts_as_failure
 from workers.errors import ClosedError, RecordError, SpoolError
 from workers.handler import MemoryErrorHandler
 from workers.kinds import Area, ErrorType, Origin
@@ -35,8 +37,25 @@ RETRIES_MAX: Final = 3
 REFUSED: Final = ("sqlstate 22", "sqlstate 23", "sqlite CONSTRAINT", "sqlite MISMATCH", "sqlite TOOBIG")
 """What a database says of a value that it will never take."""
 FLUSH_S: Final = 10.0
+OF_A_LAYER: Final = re.compile(r"memory\.[0-9a-f]{16}\.(database|cache)")
+"""A breaker's name that was made of a database or a cache."""
 
 log: Final = logging.getLogger("breakerd.memory")
+
+
+def breaker_of(handler: MemoryErrorHandler, area: Area, name: str, given: str = "") -> CircuitBreaker:
+    """The breaker of a database or a cache, by `name`, or by the name that the configuration gives.
+
+    The handler knows it as its area's, if that is free. What the application has assigned there is used
+    instead, but for the breaker of another memory layer.
+    """
+    breakers = handler.circuit_breakers
+    there = breakers.get(area.value)
+    if there is None:
+        there = breakers[area.value] = CircuitBreaker(given or name, is_failure=counts_as_failure)
+    theirs = OF_A_LAYER.fullmatch(there.name) if there.name != name else None
+    fits = there.name == given if given else theirs is None
+    return there if fits else handler.get_circuit_breaker(given or name)
 
 
 class Backing:
@@ -48,8 +67,8 @@ class Backing:
 
     def __init__(self, config: MemoryConfig, handler: MemoryErrorHandler, store: Store, remote: bool) -> None:
         self.config, self.handler = config, handler
-        self.database = handler.get_circuit_breaker(Area.DATABASE.value)
-        self.cache = handler.get_circuit_breaker(Area.CACHE.value)
+        self.database = breaker_of(handler, Area.DATABASE, config.database_breaker, config.breaker)
+        self.cache = breaker_of(handler, Area.CACHE, config.cache_breaker)
         self.spool = Spool(config.spool_directory, config.spool_max_bytes)
         with contextlib.suppress(OSError):
             self.spool.make_directory()  # where it cannot be, every put says so

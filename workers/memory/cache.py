@@ -15,7 +15,8 @@ from cachetools import LRUCache
 from workers.memory import forking
 from workers.memory.codec import Page
 
-PREFIX: Final = "breakerd:memory:"
+PREFIX: Final = "breakerd:memory:2:"
+"""What every key begins with; the number is the version of what is in them."""
 
 
 class Cache(Protocol):
@@ -83,7 +84,7 @@ class LocalCache:
         self._lock.after_fork_in_child()
 
 
-def key_of(user_id: str) -> str:
-    """The name under which all of a user is kept: it does not tell who that is."""
+def key_of(namespace: str, user_id: str) -> str:
+    """The name under which all of a user of one database is kept: it does not tell who that is."""
     digest = hashlib.blake2b(user_id.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-    return f"{PREFIX}{{{digest}}}"  # the braces keep a user's keys together in a cluster
+    return f"{PREFIX}{namespace}:{{{digest}}}"  # the braces keep a user's keys together in a cluster

@@ -13,11 +13,13 @@ import enum
 import importlib
 import os
 import sqlite3
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 
 from workers.memory.config import MemoryConfig
+from workers.memory.places import server_options
 
 
 class Begin(enum.Enum):
@@ -31,12 +33,14 @@ class Begin(enum.Enum):
 
 
 PRAGMAS: Final = (
-    "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
     "PRAGMA secure_delete=ON",
 )
 """FULL: what is committed is on the disk. Secure: what is deleted is overwritten."""
+
+OURS: Final = ("prepare_threshold",)
+"""Parameters of a URL that are the driver's and not the server's."""
 
 SERVER_SHARE: Final = 0.9
 """The server's time limit of a statement as a part of ours, so that it usually is the first to say so."""
@@ -45,7 +49,7 @@ SERVER_SHARE: Final = 0.9
 def make(config: MemoryConfig) -> Engine:
     """An engine for threads, which connects to nothing yet."""
     url = make_url(config.database_url)
-    engine = create_engine(url, **_options(config, url))
+    engine = create_engine(url.difference_update_query(OURS), **_options(config, url))
     _listen(engine, url)
     return engine
 
@@ -61,13 +65,11 @@ def _options(config: MemoryConfig, url: URL) -> dict[str, Any]:
     }
     if url.get_backend_name() == "postgresql":
         limit_ms = int(config.database_timeout_s * 1000)
-        limits = f"-c statement_timeout={int(limit_ms * SERVER_SHARE)}"
-        limits += f" -c idle_in_transaction_session_timeout={limit_ms}"
         options["use_native_hstore"] = False
         options["connect_args"] = {
+            "prepare_threshold": prepare_threshold(url),
             "connect_timeout": int(config.database_connect_timeout_s),
             "tcp_user_timeout": limit_ms,
-            **({} if "options" in url.query else {"options": limits}),
             **({} if "application_name" in url.query else {"application_name": "breakerd-memory"}),
         }
     return options
@@ -80,9 +82,12 @@ def _listen(engine: Engine, url: URL) -> None:
     path = str(url.database)
 
     @event.listens_for(engine, "do_connect")
-    def create(*_facts: object) -> None:
+    def create(_dialect: object, _record: object, _cargs: object, cparams: Any) -> object:
         if not os.path.exists(path):
             create_file(path)
+        if not is_read_only(path):
+            return None
+        return sqlite3.connect(_read_only(path), **{**cparams, "uri": True})
 
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, _record: object) -> None:
@@ -90,13 +95,64 @@ def _listen(engine: Engine, url: URL) -> None:
         cursor = connection.cursor()
         for pragma in PRAGMAS:
             cursor.execute(pragma)
+        if not cursor.execute("PRAGMA page_count").fetchone()[0]:  # somebody has made an empty file
+            cursor.execute("PRAGMA journal_mode=WAL")
         cursor.close()
 
 
-def begin(connection: Connection, how: Begin) -> None:
+def prepare_threshold(url: URL) -> int | None:
+    """After how many executions the driver prepares a statement; None = never, which every pooler can bear.
+
+    Raises ValueError for what is no number.
+    """
+    given = url.query.get("prepare_threshold", "None")
+    return None if given in ("", "None", "none") else int(str(given))
+
+
+def transaction_settings(config: MemoryConfig) -> str:
+    """What PostgreSQL is told at the beginning of every transaction; "" for SQLite.
+
+    Each setting ends with its transaction: behind a pooler the next one may run on another connection, and
+    other clients on this one. Limits that the URL's `options` set stay as they are.
+    """
+    url = make_url(config.database_url)
+    if url.get_backend_name() != "postgresql":
+        return ""
+    limit_ms = int(config.database_timeout_s * 1000)
+    given = {
+        "statement_timeout": str(int(limit_ms * SERVER_SHARE)),
+        "idle_in_transaction_session_timeout": str(limit_ms),
+    }
+    for name in server_options(url):
+        given.pop(name, None)
+    if config.schema:
+        quoted = config.schema.replace('"', '""').replace("%", "%%")  # the driver reads % as a parameter
+        given["search_path"] = f'"{quoted}"'
+    return "; ".join(f"SET LOCAL {name} = {value}" for name, value in given.items())
+
+
+def begin(connection: Connection, how: Begin, settings: str) -> None:
     """Begin on the server's side the transaction that SQLAlchemy thinks it has begun."""
+    if settings:
+        connection.exec_driver_sql(settings)
     if how is not Begin.NOTHING and connection.dialect.name == "sqlite":
         connection.exec_driver_sql(f"BEGIN {how.value}")
+
+
+def is_read_only(path: str) -> bool:
+    """Whether this process can read an existing file and not write it."""
+    return os.access(path, os.R_OK) and not _writable(path)
+
+
+def _writable(path: str) -> bool:
+    beside = os.path.dirname(path), f"{path}-wal"
+    return os.access(path, os.W_OK) and any(os.access(one, os.W_OK) for one in beside)
+
+
+def _read_only(path: str) -> str:
+    """The file as a URI. Where nobody can be writing it, SQLite needs no files beside it."""
+    still = not os.access(os.path.dirname(path), os.W_OK) and not os.path.exists(f"{path}-wal")
+    return Path(path).as_uri() + ("?mode=ro&immutable=1" if still else "?mode=ro")
 
 
 def create_file(path: str) -> None:

@@ -45,7 +45,7 @@ class EnhancedMemoryLayerManager:
     """The memory of one application. Any thread may use it, and a forked child may go on using it.
 
     Nothing is connected before the first call, so it can be made while everything is down. `handler` is
-    where errors are counted and the breakers `database` and `cache` are kept; None makes one. `store` and
+    where errors are counted and the breakers of database and cache are kept; None makes one. `store` and
     `cache` replace what the configuration says.
     """
 
@@ -334,7 +334,11 @@ def cache_of(config: MemoryConfig) -> Cache:
     if config.cache_url is None:
         return LocalCache(config.cache_max_entries)
     return RedisCache(
-        config.cache_url, config.cache_timeout_s, config.cache_connect_timeout_s, config.hard_age_s
+        config.cache_url,
+        config.cache_timeout_s,
+        config.cache_connect_timeout_s,
+        config.hard_age_s,
+        config.cache_namespace,
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from redis.backoff import NoBackoff
 from redis.connection import Connection, DefaultParser, parse_url
-from redis.exceptions import ResponseError
+from redis.exceptions import BusyLoadingError, MasterDownError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeout
 from redis.retry import Retry
 from redis.utils import SENTINEL
@@ -32,6 +32,9 @@ IDLE_S: Final = 0.5
 SKEW_MS: Final = 2000
 """By how much the clocks of two hosts may differ."""
 
+ELSEWHERE: Final = (ReadOnlyError, MasterDownError, BusyLoadingError)
+"""What a server answers that is not the one to be asked (any more): its connections are of no use."""
+
 PUT: Final = """
 local gone = redis.call('GET', KEYS[2])
 if gone and tonumber(gone) + tonumber(ARGV[3]) >= tonumber(ARGV[1]) then return 0 end
@@ -43,17 +46,16 @@ return 1
 """Keep what was loaded unless the user was erased since. KEYS: hash, gone; ARGV: loaded, age, skew, max..."""
 
 
-def put_command(user_id: str, pages: Mapping[str, Page], hard_age_s: float) -> tuple[Any, ...]:
+def put_command(key: str, pages: Mapping[str, Page], hard_age_s: float) -> tuple[Any, ...]:
     """The command that keeps pages."""
     loaded = min(int(page.loaded_at * 1000) for page in pages.values())
     flat = [part for field, page in pages.items() for part in (field, encode(page))]
-    key = key_of(user_id)
     return "EVAL", PUT, 2, key, f"{key}:gone", loaded, int(hard_age_s * 1000), SKEW_MS, FIELDS_MAX, *flat
 
 
-def gone_command(user_id: str, now: float, hard_age_s: float) -> tuple[Any, ...]:
+def gone_command(key: str, now: float, hard_age_s: float) -> tuple[Any, ...]:
     """The command that keeps away what was loaded before now."""
-    return "SET", f"{key_of(user_id)}:gone", int(now * 1000), "PX", int(hard_age_s * 1000)
+    return "SET", f"{key}:gone", int(now * 1000), "PX", int(hard_age_s * 1000)
 
 
 def page_of(value: object) -> Page | None:
@@ -123,14 +125,16 @@ class RedisCache:
         timeout_s: float,
         connect_timeout_s: float,
         hard_age_s: float,
-        wall: Callable[[], float] = time.time,
+        namespace: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings(url, timeout_s, connect_timeout_s)
         self._settings["parser_class"] = PatientParser
         self._kind: Callable[..., Any] = self._settings.pop("connection_class", Connection)
-        self._hard_age_s = hard_age_s
-        self._wall, self._clock = wall, clock
+        self._hard_age_s, self._namespace = hard_age_s, namespace
+        self._clock = clock
+        self.wall = time.time
+        """What the moment of an erasure is read from, which other hosts compare."""
         self._begin()
 
     def _begin(self) -> None:
@@ -139,19 +143,22 @@ class RedisCache:
         self._permits = deque(range(CONNECTIONS_MAX))
         self._pid = os.getpid()
 
+    def _key(self, user_id: str) -> str:
+        return key_of(self._namespace, user_id)
+
     def get(self, user_id: str, field: str) -> Page | None:
         """A page, None = a miss."""
-        return page_of(self._ask("HGET", key_of(user_id), field))
+        return page_of(self._ask("HGET", self._key(user_id), field))
 
     def put(self, user_id: str, pages: Mapping[str, Page]) -> None:
         """Keep pages by field, unless the user was erased after they were loaded."""
         if pages:
-            self._ask(*put_command(user_id, pages, self._hard_age_s))
+            self._ask(*put_command(self._key(user_id), pages, self._hard_age_s))
 
     def drop_user(self, user_id: str) -> None:
         """Forget all of a user; first what is there, for a full server still takes that."""
-        self._ask("DEL", key_of(user_id))
-        self._ask(*gone_command(user_id, self._wall(), self._hard_age_s))
+        self._ask("DEL", self._key(user_id))
+        self._ask(*gone_command(self._key(user_id), self.wall(), self._hard_age_s))
 
     def ping(self) -> None:
         """Raises what a call would raise."""
@@ -177,8 +184,12 @@ class RedisCache:
             try:
                 connection.send_packed_command(packed(command), check_health=False)
                 answer = connection.read_response()
-            except ResponseError:
-                self._give(connection)  # it was an answer, and all of it
+            except ResponseError as error:
+                if isinstance(error, ELSEWHERE):
+                    connection.disconnect()
+                    self.close()  # the others lead to the same server
+                else:
+                    self._give(connection)  # it was an answer, and all of it
                 raise
             except BaseException:
                 connection.disconnect()

@@ -22,10 +22,8 @@ from typing import Final
 from ipc import beat, control
 from workers.errors import MemoryConfigError
 from workers.handler import MemoryErrorHandler
-from workers.kinds import Area
 from workers.memory.config import MemoryConfig
 from workers.memory.manager import cache_of
-from workers.memory.places import mark
 from workers.memory.replay_post import Findings, Layer, Post
 from workers.memory.spool_owner import become
 from workers.memory.spool_places import places_of, strangers
@@ -62,14 +60,14 @@ def configurations(files: Sequence[str]) -> list[MemoryConfig]:
     for config in given:
         place = os.path.realpath(config.spool_directory)
         other = by_place.setdefault(place, config)
-        if mark(other.database_url) != mark(config.database_url):
+        if other.mark != config.mark:
             raise MemoryConfigError(f"memory.spool_directory: {place} is given for two databases")
     return list(by_place.values())
 
 
 def _layer(config: MemoryConfig) -> Layer:
     config = dataclasses.replace(config, pool_size=min(POOL_MAX, config.pool_size))
-    guard = MemoryErrorHandler().get_circuit_breaker(Area.DATABASE.value)
+    guard = MemoryErrorHandler().get_circuit_breaker(config.database_breaker)
     return Layer(config, Store(config), cache_of(config), guard)
 
 

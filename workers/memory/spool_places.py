@@ -19,7 +19,7 @@ from typing import Final
 from workers.memory.config import MemoryConfig
 from workers.memory.leases import LEASES, MANAGED
 from workers.memory.locks import ProcessLock
-from workers.memory.places import home, mark, spool_place
+from workers.memory.places import home, spool_place
 from workers.memory.spool_views import DAMAGED, FILE, LOCK
 
 BY_MARK: Final = re.compile(r"spool-[0-9a-f]{16}")
@@ -28,8 +28,10 @@ HOW: Final = "python -m workers.memory.replayer FILE"
 
 def places_of(config: MemoryConfig) -> list[str]:
     """The directories that hold, or held, what this database did not take, the configured one first."""
-    own = mark(config.database_url)
-    named = (os.path.join(config.spool_directory, f"spool-{own}"), spool_place(own))
+    own = config.mark
+    named = [os.path.join(config.spool_directory, f"spool-{own}")]
+    with contextlib.suppress(RuntimeError):  # no home
+        named.append(spool_place(own))
     found = [os.path.realpath(config.spool_directory)]
     for path in map(os.path.realpath, named):
         if path not in found and os.path.isdir(path):
@@ -62,7 +64,10 @@ def strangers(configs: Collection[MemoryConfig]) -> Iterator[tuple[str, str]]:
 def _folders(config: MemoryConfig) -> set[str]:
     """Where spools of several databases may lie beside each other."""
     folder, name = os.path.split(config.spool_directory)
-    return {str(home()), config.spool_directory, *([folder] if BY_MARK.fullmatch(name) else [])}
+    folders = {config.spool_directory, *([folder] if BY_MARK.fullmatch(name) else [])}
+    with contextlib.suppress(RuntimeError):  # no home
+        folders.add(str(home()))
+    return folders
 
 
 def _attended(directory: str, files: Collection[str]) -> bool:

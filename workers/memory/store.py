@@ -21,7 +21,7 @@ from typing import Concatenate, Final, ParamSpec, Self, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from workers.errors import ErasureIncomplete
+from workers.errors import ErasureIncomplete, SchemaError
 from workers.memory import engines, forking, queries, schema, search
 from workers.memory.config import MemoryConfig
 from workers.memory.deadlines import within
@@ -37,12 +37,20 @@ PAGE_ROWS: Final = 200
 WIPE_ROWS: Final = 500
 """How many conversations an erasure deletes in one transaction."""
 
+GONE: Final = ("42P01", "42703", "3F000")
+"""SQLSTATEs: no such table, column, schema."""
+
 _log: Final = logging.getLogger("breakerd.memory")
 
 
 def tables_are_gone(error: DBAPIError) -> bool:
     """True if the database says that a table or a column is not there: it is another one, or was emptied."""
-    return getattr(error.orig, "sqlstate", None) in ("42P01", "42703") or "no such table" in str(error.orig)
+    return getattr(error.orig, "sqlstate", None) in GONE or "no such table" in str(error.orig)
+
+
+def is_demoted(error: DBAPIError) -> bool:
+    """True if the database says that it may only be read: after a failover this is the former primary."""
+    return getattr(error.orig, "sqlstate", None) == "25006"
 
 
 def _disposed(engine: Engine, pid: int) -> None:
@@ -57,6 +65,7 @@ class Store:
     def __init__(self, config: MemoryConfig) -> None:
         self.config = config
         self.sqlite = config.database_url.startswith("sqlite")
+        self._settings = engines.transaction_settings(config)
         self._engine: Engine | None = None
         self._ready = False
         self._indexed = False
@@ -143,15 +152,17 @@ class Store:
     ) -> T:
         """The work's result, in a transaction of its own, committed. Tables that are missing come first."""
         with self._in_use() as engine:
-            if not self._ready:
-                self._prepare(engine)
             try:
+                if not self._ready:
+                    self._prepare(engine)
                 with within(self.config.database_timeout_s), engine.connect() as link, link.begin():
-                    begin(link, how)
+                    begin(link, how, self._settings)
                     return work(link, *args, **kwargs)
             except DBAPIError as error:
                 if tables_are_gone(error):
                     self._ready = False
+                if is_demoted(error):
+                    engine.dispose()  # every connection leads to a server that is no longer the primary
                 raise
 
     def _prepare(self, engine: Engine) -> None:
@@ -160,14 +171,27 @@ class Store:
             if self._ready:
                 return
             with engine.connect() as link, link.begin():
-                begin(link, Begin.READ)
+                begin(link, Begin.READ, self._settings)
                 current = schema.up_to_date(link)
-            with engine.connect() as link, link.begin():
-                begin(link, Begin.ALONE)
+                indexed = schema.has_table(link, search.INDEX)
+            if self.sqlite and engines.is_read_only(str(engine.url.database)):
                 if not current:
-                    schema.bring(link, self.config)
-                self._indexed = search.prepare(link)
+                    raise SchemaError("the file has no memory tables of this version, and cannot be written")
+                self._indexed = indexed
+            else:
+                self._bring(engine, current)
             self._ready = True
+
+    def _bring(self, engine: Engine, current: bool) -> None:
+        """Make what is missing. PostgreSQL's index is part of its tables, so a standby can be read."""
+        if current and not self.sqlite:
+            self._indexed = True
+            return
+        with engine.connect() as link, link.begin():
+            begin(link, Begin.ALONE, self._settings)
+            if not current:
+                schema.bring(link, self.config)
+            self._indexed = search.prepare(link)
 
     # ── forks ────────────────────────────────────────────────────────────────────────────────────
 

@@ -59,7 +59,7 @@ def test_h9_a_poisoned_value_is_a_miss(valkey: RedisServer) -> None:
     """Bad bytes, another version, a pickle: a miss, and nothing is unpickled."""
     cache = made(valkey)
     for value in (b"\x80\x04.", b"BM\x02\x90", b"BM\x01\xc1", b"", b"BM\x01\x93\x01"):
-        cache._ask("HSET", key_of("ann"), "a", value)
+        cache._ask("HSET", key_of("", "ann"), "a", value)
         assert cache.get("ann", "a") is None
     cache.close()
 

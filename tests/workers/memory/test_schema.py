@@ -2,61 +2,140 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
 import stat
+import subprocess
+import sys
 import threading
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine, inspect, text
 
-import workers.memory
+from tests.servers import Postgres
 from tests.workers.memory.shelves import Shelf
 from workers.errors import SchemaError
 from workers.memory import search
 from workers.memory.config import MemoryConfig
 from workers.memory.models import Model
 from workers.memory.records import Conversation
-from workers.memory.schema import REVISIONS
 from workers.memory.store import Store
 
-FOLDER = Path(workers.memory.__file__).parent / "migrations"
-
-
-def test_the_revisions_are_the_files() -> None:
-    """The list in the code is what Alembic finds, in its order, and every migration has its way back."""
-    config = Config()
-    config.set_main_option("script_location", str(FOLDER))
-    script = ScriptDirectory.from_config(config)
-    assert tuple(reversed([one.revision for one in script.walk_revisions()])) == REVISIONS
-    assert all(hasattr(one.module, "downgrade") for one in script.walk_revisions())
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_the_tables_are_the_models(shelf: Shelf) -> None:
-    """Alembic finds no difference but what belongs to one database alone."""
+    """Columns, keys and indexes are those of the models, but for what belongs to one database alone."""
     shelf.ping()
-
-    def ours(_object: object, name: str | None, kind: str, _reflected: bool, _other: object) -> bool:
-        return not (
-            (kind == "table" and str(name).startswith((search.INDEX, "memory_version")))
-            or (kind == "column" and name in ("number", "words"))
-            or (kind == "index" and name == "memory_conversations_by_word")
-            or (kind == "unique_constraint")
-        )
-
     engine = create_engine(shelf.config.database_url)
-    with engine.connect() as link:
-        context = MigrationContext.configure(
-            link, opts={"include_object": ours, "compare_type": not shelf.sqlite}
-        )
-        assert compare_metadata(context, Model.metadata) == []
+    found = inspect(engine)
+    for table in Model.metadata.sorted_tables:
+        columns = {one["name"]: one for one in found.get_columns(table.name)}
+        only_here = {"number", "words"} & set(columns)
+        assert set(columns) - only_here == {one.name for one in table.columns}
+        for one in table.columns:
+            there = columns[one.name]
+            assert there["nullable"] is bool(one.nullable and not one.primary_key), one
+            kind = one.type.compile(engine.dialect)
+            if not shelf.sqlite:
+                kind = kind.replace("FLOAT(53)", "DOUBLE PRECISION")
+            assert there["type"].compile(engine.dialect) == kind, one
+        primary = {"number"} if "number" in only_here else {one.name for one in table.primary_key}
+        assert set(found.get_pk_constraint(table.name)["constrained_columns"]) == primary
+        keys = found.get_foreign_keys(table.name)
+        foreign = {(key["referred_table"], key["options"].get("ondelete")) for key in keys}
+        assert foreign == {(key.column.table.name, key.ondelete) for key in table.foreign_keys}
+        indexes = {(one["name"], tuple(one["column_names"])) for one in found.get_indexes(table.name)}
+        wanted = {(one.name, tuple(column.name for column in one.columns)) for one in table.indexes}
+        assert {one for one in indexes if one[0] != "memory_conversations_by_word"} == wanted
     engine.dispose()
+
+
+def test_tables_that_alembic_made_are_recognised(shelf: Shelf) -> None:
+    """A database of the version that used Alembic is up to date: nothing is made again."""
+    shelf.insert(Conversation.now("ann", "kept", "b"))
+    change(shelf, "DROP TABLE memory_version")
+    change(
+        shelf,
+        "CREATE TABLE memory_version (version_num VARCHAR(32) NOT NULL, "
+        "CONSTRAINT memory_version_pkc PRIMARY KEY (version_num))",
+    )
+    change(shelf, "INSERT INTO memory_version VALUES ('0001')")
+    with Store(replace(shelf.config, migrate=False)) as store:
+        assert [one.user_message for one in store.history("ann")] == ["kept"]
+
+
+@pytest.mark.parametrize("lost", ["DELETE FROM memory_version", "DROP TABLE memory_version"])
+def test_tables_without_their_version_are_adopted(shelf: Shelf, lost: str) -> None:
+    """The version was lost, the tables were not: they are used as they are."""
+    shelf.insert(Conversation.now("ann", "kept", "b"))
+    change(shelf, lost)
+    with Store(shelf.config) as store:
+        assert store.insert([Conversation.now("ann", "more", "b")]) == 1
+        assert [one.user_message for one in store.history("ann")] == ["more", "kept"]
+    with Store(replace(shelf.config, migrate=False)) as store:
+        store.ping()
+
+
+def test_a_strangers_table_is_left_alone(shelf: Shelf) -> None:
+    """A table of our name that is not ours is an error that says so; it is neither used nor changed."""
+    change(shelf, "CREATE TABLE memory_conversations (id INTEGER, body TEXT)")
+    with pytest.raises(SchemaError, match=r"not breakerd's: it has no bot_response, created_at"):
+        shelf.insert(Conversation.now("ann", "a", "b"))
+    engine = create_engine(shelf.config.database_url)
+    assert inspect(engine).get_table_names() == ["memory_conversations"]
+    engine.dispose()
+
+
+def test_many_databases_are_migrated_at_once(tmp_path: Path, postgres: Postgres) -> None:
+    """Threads and an event loop begin on databases of their own at the same time: each has its row."""
+    urls = [f"sqlite:///{tmp_path}/{number}.db" for number in range(12)]
+    urls += [postgres.url(postgres.database()) for _ in range(4)]
+    stores = [Store(MemoryConfig(database_url=url, database_timeout_s=20.0)) for url in urls]
+    gate = threading.Barrier(len(stores))
+
+    def begin(store: Store) -> int:
+        gate.wait(20.0)
+        return store.insert([Conversation.now("ann", "hello", "hi")])
+
+    async def all_at_once() -> list[int]:
+        with ThreadPoolExecutor(len(stores)) as threads:
+            loop = asyncio.get_running_loop()
+            return list(await asyncio.gather(*(loop.run_in_executor(threads, begin, one) for one in stores)))
+
+    assert asyncio.run(all_at_once()) == [1] * len(stores)
+    for store in stores:
+        assert len(store.history("ann")) == 1
+        store.close()
+
+
+def test_migrations_work_from_an_archive(tmp_path: Path) -> None:
+    """An application that was packed with `zipapp` or the like makes its tables, too."""
+    archive = tmp_path / "app.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for package in ("workers", "ipc"):
+            for path in sorted((ROOT / package).rglob("*.py")):
+                packed.write(path, path.relative_to(ROOT))
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from workers.memory.config import MemoryConfig; from workers.memory.store import Store\n"
+        "import workers; assert workers.__file__.startswith(sys.argv[1]), workers.__file__\n"
+        "with Store(MemoryConfig(database_url=sys.argv[2])) as store: print(store.history('ann'))\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(archive), f"sqlite:///{tmp_path}/memory.db"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert (ran.stdout, ran.stderr) == ("[]\n", "")
 
 
 def test_many_at_once_make_them_once(shelf: Shelf) -> None:

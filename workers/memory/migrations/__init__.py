@@ -1,1 +1,1 @@
-"""Alembic's folder: `env` says how the tables are brought up to date, `versions` what was done."""
+"""How the tables came to be: a file per migration, each a function of the connection. See `schema`."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 import sqlalchemy as sa
-from alembic import op
 
-revision: Final = "0001"
-down_revision: Final = None
+REVISION: Final = "0001"
 
 INDEXED_CHARS: Final = 65_536
 """How much of a text is indexed by PostgreSQL: a tsvector holds at most 1 MiB of words."""
@@ -20,37 +18,41 @@ WORDS: Final = f"""
     ) STORED
 """
 
+BY_WORD: Final = "CREATE INDEX memory_conversations_by_word ON memory_conversations USING gin (words)"
 
-def upgrade() -> None:
+
+def upgrade(connection: sa.Connection) -> None:
     """Make them; SQLite's conversations have the rowid that the search index points at as a column."""
-    sqlite = op.get_bind().dialect.name == "sqlite"
+    sqlite = connection.dialect.name == "sqlite"
+    tables = sa.MetaData()
     number = [sa.Column("number", sa.Integer, primary_key=True)] if sqlite else []
-    op.create_table(
+    sa.Table(
         "memory_conversations",
+        tables,
         *number,
         sa.Column("id", sa.Uuid(as_uuid=False), nullable=False, primary_key=not sqlite, unique=sqlite),
         sa.Column("user_id", sa.String(255), nullable=False),
         sa.Column("user_message", sa.Text, nullable=False),
         sa.Column("bot_response", sa.Text, nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Index("memory_conversations_by_user", "user_id", "id"),
     )
-    op.create_index("memory_conversations_by_user", "memory_conversations", ["user_id", "id"])
-    if not sqlite:
-        op.execute(WORDS)
-        op.create_index(
-            "memory_conversations_by_word", "memory_conversations", ["words"], postgresql_using="gin"
-        )
-    _tools()
-    op.create_table(
+    _tools(tables)
+    sa.Table(
         "memory_erasures",
+        tables,
         sa.Column("user_mark", sa.String(64), primary_key=True),
         sa.Column("erased_at", sa.DateTime(timezone=True), nullable=False),
     )
+    tables.create_all(connection, checkfirst=False)
+    if not sqlite:
+        connection.exec_driver_sql(WORDS)
+        connection.exec_driver_sql(BY_WORD)
 
 
-def _tools() -> None:
+def _tools(tables: sa.MetaData) -> None:
     """The two tables that hang on a conversation."""
-    tables: dict[str, list[sa.Column[Any]]] = {
+    columns: dict[str, list[sa.Column[Any]]] = {
         "memory_tools_used": [sa.Column("tool", sa.String(255), nullable=False)],
         "memory_tool_calls": [
             sa.Column("call_id", sa.String(255), nullable=False),
@@ -60,9 +62,10 @@ def _tools() -> None:
             sa.Column("error", sa.Text),
         ],
     }
-    for name, columns in tables.items():
-        op.create_table(
+    for name, own in columns.items():
+        sa.Table(
             name,
+            tables,
             sa.Column(
                 "conversation_id",
                 sa.Uuid(as_uuid=False),
@@ -70,11 +73,5 @@ def _tools() -> None:
                 primary_key=True,
             ),
             sa.Column("position", sa.SmallInteger, primary_key=True, autoincrement=False),
-            *columns,
+            *own,
         )
-
-
-def downgrade() -> None:
-    """Drop them."""
-    for table in ("memory_erasures", "memory_tool_calls", "memory_tools_used", "memory_conversations"):
-        op.drop_table(table)

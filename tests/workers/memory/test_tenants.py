@@ -1,0 +1,164 @@
+"""Several databases, schemas and applications beside each other: nobody sees or disturbs the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError
+
+from ipc.testing import unattached
+from tests.servers import Postgres, RedisServer
+from workers.handler import MemoryErrorHandler
+from workers.memory.config import MemoryConfig
+from workers.memory.engines import Begin
+from workers.memory.manager import EnhancedMemoryLayerManager
+from workers.memory.records import Conversation, Source, StoreOutcome
+from workers.memory.spool_places import places_of
+from workers.memory.store import Store
+
+__all__ = ["unattached"]
+
+pytestmark = pytest.mark.usefixtures("unattached")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where spools are when nothing is said."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+@pytest.fixture
+def tenants(postgres: Postgres, home: Path) -> Iterator[list[EnhancedMemoryLayerManager]]:
+    """Two schemas of one database, one of which has a name that must be quoted."""
+    url = postgres.url(postgres.database())
+    made = [
+        EnhancedMemoryLayerManager(MemoryConfig(database_url=url, schema=schema))
+        for schema in ("blue", 'gr"e%en :x')
+    ]
+    yield made
+    for one in made:
+        one.close()
+
+
+def said(memory: EnhancedMemoryLayerManager) -> list[tuple[str, Source]]:
+    """What ada has said, and where it is."""
+    return [(one.conversation.user_message, one.source) for one in memory.history("ada")]
+
+
+def test_schemas_of_one_database(tenants: list[EnhancedMemoryLayerManager]) -> None:
+    """Each has its own tables, which come with the first use; every verb stays in its schema."""
+    for number, memory in enumerate(tenants):
+        assert memory.store_conversation("ada", f"tenant {number}", "x", ["t"]).outcome is StoreOutcome.STORED
+    for number, memory in enumerate(tenants):
+        assert said(memory) == [(f"tenant {number}", Source.DATABASE)]
+        found = memory.retrieve_context_safe("tenant", "ada")
+        assert [one.conversation.user_message for one in found] == [f"tenant {number}"]
+        assert [one.used for one in memory.tool_statistics()] == [1]
+    tenants[0].delete_user("ada")
+    assert (said(tenants[0]), len(said(tenants[1]))) == ([], 1)
+
+
+def test_what_one_tenant_spools_is_not_the_others(tenants: list[EnhancedMemoryLayerManager]) -> None:
+    """During an outage neither reads the other's words, and each one's are replayed into its own tables."""
+    for memory in tenants:
+        memory.store_conversation("ada", "before", "x")
+    blue, green = tenants
+    assert blue.config.spool_directory != green.config.spool_directory
+    assert not set(places_of(blue.config)) & set(places_of(green.config))
+    blue._backing.replayer.take_lease = lambda: False  # type: ignore[method-assign]  # not yet
+    blue._backing.database.force_open()
+    assert blue.store_conversation("ada", "a secret", "x").outcome is StoreOutcome.SPOOLED
+    assert [text for text, _ in said(green)] == ["before"]
+    assert green.store_conversation("ada", "mine", "x").outcome is StoreOutcome.STORED
+    blue._backing.database.reset()
+    del blue._backing.replayer.take_lease
+    assert blue.flush(10.0)
+    assert [text for text, _ in said(green)] == ["mine", "before"]
+    assert [text for text, _ in said(blue)] == ["a secret", "before"]
+
+
+def test_applications_that_share_a_cache(postgres: Postgres, valkey: RedisServer, home: Path) -> None:
+    """Two databases, two schemas, two prefixes, two files: a page of one is never another's answer."""
+    url = postgres.url(postgres.database())
+    configs = [
+        MemoryConfig(database_url=url, cache_url=valkey.url()),
+        MemoryConfig(database_url=url, cache_url=valkey.url(), schema="blue"),
+        MemoryConfig(database_url=postgres.url(postgres.database()), cache_url=valkey.url()),
+        MemoryConfig(database_url=f"sqlite:///{home}/one.db", cache_url=valkey.url()),
+        MemoryConfig(database_url=f"sqlite:///{home}/two.db", cache_url=valkey.url()),
+    ]
+    configs = [replace(one, soft_age_s=3600.0) for one in configs]
+    for number, config in enumerate(configs):
+        with EnhancedMemoryLayerManager(config) as memory:
+            memory.store_conversation("ada", f"application {number}", "x")
+            said(memory)
+    for number, config in enumerate(configs):
+        with EnhancedMemoryLayerManager(config) as memory:
+            assert said(memory) == [(f"application {number}", Source.CACHE)]
+    with EnhancedMemoryLayerManager(replace(configs[0], cache_prefix="staging")) as memory:
+        assert said(memory) == [("application 0", Source.DATABASE)]
+
+
+def test_a_dead_database_is_its_own_breaker(home: Path, postgres: Postgres) -> None:
+    """Another database of the process, and the application's own breaker `database`, take no notice."""
+    own = MemoryErrorHandler().get_circuit_breaker("database")
+    dead = MemoryConfig(database_url=f"postgresql://app@/x?host={home}", database_timeout_s=1.0)
+    alive = MemoryConfig(database_url=postgres.url(postgres.database()))
+    with EnhancedMemoryLayerManager(dead) as broken, EnhancedMemoryLayerManager(alive) as works:
+        for _ in range(6):
+            assert broken.store_conversation("ada", "hello", "x").outcome is StoreOutcome.SPOOLED
+        assert broken.get_system_health()["circuit_breakers"]["database"]["is_open"] is True
+        assert works.store_conversation("ada", "hello", "x").outcome is StoreOutcome.STORED
+        assert works.get_system_health()["is_healthy"] is True
+        assert own.state.is_open is False
+
+
+def test_one_handler_for_two_databases(home: Path) -> None:
+    """The handler has a breaker for each: the first one as `database`, the other under its whole name."""
+    handler = MemoryErrorHandler()
+    configs = [MemoryConfig(database_url=f"sqlite:///{home}/{name}.db") for name in ("one", "two")]
+    made = [EnhancedMemoryLayerManager(one, handler=handler) for one in configs]
+    names = [one._backing.database.name for one in made]
+    assert names == [one.database_breaker for one in configs]
+    assert set(handler.circuit_breakers) == {"database", "cache", names[1]}
+    for one in made:
+        one.close()
+
+
+def test_options_are_added_to_and_limits_are_kept(postgres: Postgres, postgres_url: str) -> None:
+    """Settings of the URL hold, ours hold beside them, and one that both name is the URL's."""
+
+    def shown(config: MemoryConfig, name: str) -> str:
+        with Store(config) as store:
+            return str(store._run(Begin.READ, lambda link: link.exec_driver_sql(f"SHOW {name}").scalar()))
+
+    plain = MemoryConfig(database_url=postgres_url)
+    assert (shown(plain, "statement_timeout"), shown(plain, "search_path")) == ("4500ms", '"$user", public')
+    more = f"{'&' if '?' in postgres_url else '?'}options=-cwork_mem%3D5MB%20-cstatement_timeout%3D7s"
+    config = MemoryConfig(database_url=postgres_url + more)
+    assert [shown(config, one) for one in ("work_mem", "statement_timeout")] == ["5MB", "7s"]
+    assert shown(config, "idle_in_transaction_session_timeout") == "5s"
+
+
+def test_after_a_failover_the_former_primary_is_left(postgres: Postgres, postgres_url: str) -> None:
+    """A server that became read-only costs one call: its connections are dropped, not kept for ever."""
+    with Store(MemoryConfig(database_url=postgres_url, pool_size=3)) as store:
+        store.insert([Conversation.now("ada", "before", "x")])
+        name = make_url(postgres_url).database
+        where = {"host": str(postgres.directory), "user": "postgres", "dbname": "postgres"}
+        admin = psycopg.connect(autocommit=True, **where)  # type: ignore[arg-type]  # strings
+        admin.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+        with Store(store.config) as late:
+            late_error = pytest.raises(DBAPIError, match="read-only")
+            with late_error:
+                late.insert([Conversation.now("ada", "refused", "x")])
+            admin.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+            assert late.insert([Conversation.now("ada", "after", "x")]) == 1
+        admin.close()
+        assert [one.user_message for one in store.history("ada")] == ["after", "before"]
