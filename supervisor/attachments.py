@@ -30,7 +30,7 @@ log = logging.getLogger("breakerd.events")
 
 REMIND_S: Final = 1.0
 """A dead worker that is not retired, or not dropped, after this long is told of again."""
-LEVELS: Final = {"supervisor": logging.WARNING, "breaker": logging.WARNING, "command": logging.WARNING}
+LEVELS: Final = dict.fromkeys(("supervisor", "breaker", "command", "denied", "refused"), logging.WARNING)
 """How an event of each kind is logged; others are information."""
 
 

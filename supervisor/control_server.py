@@ -32,6 +32,7 @@ from supervisor.managed import VERBS, Order
 from supervisor.messages import Command, Message, PermitAsked, PermitReturned, Refused
 from supervisor.mind import Mind, Tell, Told
 from supervisor.probes import ProbeNow
+from supervisor.refusals import Refusals
 from supervisor.reload import Asked
 from supervisor.settings import SupervisorSettings
 
@@ -114,6 +115,7 @@ class ControlServer:
         """Workers that joined and are welcome when systemd has their descriptors."""
         self._tickets = 0
         self._hellos: deque[Request] = deque()
+        self.refusals = Refusals(clock, lambda noted: self.stage.post("mind", Tell((noted,))))
 
     def receive(self, message: Request | Told | Greet | Stored | Measured | Sweep) -> None:
         """One message."""
@@ -177,7 +179,9 @@ class ControlServer:
         if isinstance(answer, Refused):
             if waiting.joining is not None:
                 self._greeter.given_up(waiting.joining)
-            self.connections.refuse(request.connection, request.number, answer.code, answer.text)
+                self._turn_away(request, answer.code, answer.text)
+            else:
+                self.connections.refuse(request.connection, request.number, answer.code, answer.text)
         elif waiting.joining is not None:
             self._greeter.joined(waiting.joining)
             if not self._admit(request, waiting.joining):
@@ -195,11 +199,18 @@ class ControlServer:
         try:
             welcome = self._greeter.welcome(joining)
         except HelloRefused as error:
-            self.connections.refuse(request.connection, request.number, error.code, str(error))
+            self._turn_away(request, error.code, str(error))
             return True
         if welcome is not None:
             self._welcome(request, welcome)
         return welcome is not None
+
+    def _turn_away(self, request: Request, code: str, text: str) -> None:
+        """Refuse a hello, and let those who look after the host see it."""
+        self.connections.refuse(request.connection, request.number, code, text)
+        peer, namespace = request.peer, request.body.get("namespace")
+        asked = namespace if isinstance(namespace, str) else ""
+        self.refusals.hello(peer.uid, user_name(peer.uid), peer.pid, (code, text), asked)
 
     def _stored(self, message: Stored) -> None:
         """Whatever dies now, this worker's segment outlives it."""
@@ -228,6 +239,7 @@ class ControlServer:
         for worker in [name for name, waiting in self._unstored.items() if waiting.since < late]:
             self._refuse(self._unstored.pop(worker).request)  # it has joined, and says hello again
         self.connections.sweep()
+        self.refusals.look()
 
     def _hello(self, request: Request) -> None:
         if len(self._hellos) >= HELLOS_MAX:
@@ -248,7 +260,7 @@ class ControlServer:
             try:
                 greeted = self._greeter.greet(request)
             except HelloRefused as error:
-                self.connections.refuse(request.connection, request.number, error.code, str(error))
+                self._turn_away(request, error.code, str(error))
                 continue
             if isinstance(greeted, Welcome):
                 self._welcome(request, greeted)
@@ -279,7 +291,7 @@ class ControlServer:
         if not isinstance(reason, str) or not isinstance(body.get("breaker"), str):
             raise RequestRefused("bad", "breaker and reason must be text")
         user = user_name(request.peer.uid)
-        self._check_commander(request.peer, user, f"{verb} {body['breaker']}")
+        self._check_commander(request.peer, user, f"{verb} {body['breaker']:.128}")
         name = self._mind.engine.resolve(body["breaker"])
         command = Command(name, str(verb), for_s, reason[:REASON_MAX], request.peer.uid, user)
         self._tell(request, command)
@@ -322,7 +334,7 @@ class ControlServer:
         """Raises RequestRefused (`denied`), which the audit log shows, unless this user may command."""
         if may_command(peer, user, self.settings.commanders):
             return
-        log.warning("denied: %s asked for by uid %d (%s), pid %d", what, peer.uid, user, peer.pid)
+        self.refusals.command(peer.uid, user, peer.pid, what.partition(" ")[0], what)
         text = f'user {user} may not command; add "user:{user}" to [control] commanders, or become root'
         raise RequestRefused("denied", text)
 

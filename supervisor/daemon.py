@@ -45,6 +45,7 @@ from supervisor.messages import Tick, WorkerForgotten, WorkerLeft
 from supervisor.mind import Mind, Tell
 from supervisor.probes import Look as LookAtProbes
 from supervisor.probes import Probes, Reconfigured
+from supervisor.refusals import COMMAND, HELLO
 from supervisor.reload import Answered, Asked, Reload
 from supervisor.reload import Look as LookAtReload
 from supervisor.selfcheck import examine
@@ -348,6 +349,9 @@ class Daemon:
             probe_waits=self._probes.waits(),
             probers=self._probes.probers,
             managed=self._managed.processes(),
+            refusals=self._control.refusals.going_on(),
+            refused_hellos=self._control.refusals.totals[HELLO],
+            denied_commands=self._control.refusals.totals[COMMAND],
         )
 
 

@@ -55,6 +55,27 @@ class ProbeWait:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """What one user is refused at the moment, for one reason."""
+
+    kind: str
+    """`refused` = hellos of workers, `denied` = commands."""
+    uid: int
+    user: str
+    pid: int
+    """Of the process that was refused last."""
+    reason: str
+    """A fixed short word."""
+    text: str
+    """The sentence that was answered, or what was asked for."""
+    count: int
+    """How often, since it began."""
+    first: float
+    last: float
+    """When, s of CLOCK_MONOTONIC."""
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """The supervisor's own circumstances. A problem is a sentence; empty = there is none."""
 
@@ -96,3 +117,9 @@ class Facts:
     """How long the probes of each table wait for a free prober."""
     probers: tuple[str, ...] = ()
     """Titles of the probers that live."""
+    refusals: tuple[Refusal, ...] = ()
+    """Who is turned away at the moment."""
+    refused_hellos: int = 0
+    """Hellos that were refused since this daemon began, but for those that need only be said again."""
+    denied_commands: int = 0
+    """Commands of users who may not command, since this daemon began."""

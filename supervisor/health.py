@@ -29,6 +29,8 @@ OUTPUT_MAX: Final = 2000
 """Characters of the sentence that sums up what is not well."""
 PROBE_WAIT_MAX_S: Final = 5.0
 """A probe that waits so long for a free prober is a warning."""
+DENIED_MANY: Final = 10
+"""A user who is denied so many commands without a rest is a warning; fewer are a slip."""
 NAMED_MAX: Final = 3
 """Breakers, and managed processes, that the sentence for systemd names."""
 _WORST: Final = {"pass": 0, "warn": 1, "fail": 2}
@@ -56,6 +58,7 @@ def report(engine: Engine, facts: Facts, level: str, now: float) -> dict[str, An
     if level == "full":
         checks += _supervisor(engine, facts, now)
         checks += _workers(engine)
+        checks += _refusals(facts, now)
         for process in facts.managed:
             checks += _managed(process, now)
         for breaker in engine.catalogue.numbered:
@@ -178,6 +181,17 @@ def _workers(engine: Engine) -> Iterator[Check]:
         if worker.quarantine:
             text = f"worker {worker.title} is quarantined: {worker.quarantine}"
             yield Check("supervisor:workers", "warn", text, worker.nonce[:8])
+
+
+def _refusals(facts: Facts, now: float) -> Iterator[Check]:
+    """Who is turned away: a refused worker is alone for as long as nobody does something about it."""
+    if not facts.refusals:
+        yield Check("supervisor:refusals", "pass", value=facts.refused_hellos)
+    for one in facts.refusals:
+        times = "once" if one.count == 1 else f"{one.count} times in {max(0.0, now - one.first):.0f} s"
+        text = f"user {one.user} is {one.kind} {times}, last pid {one.pid}: {one.text}"
+        slip = one.kind == "denied" and one.count < DENIED_MANY
+        yield Check("supervisor:refusals", "pass" if slip else "warn", text, one.count)
 
 
 def _managed(process: ManagedProcess, now: float) -> Iterator[Check]:

@@ -9,9 +9,11 @@ commit before the answer. Neighbours: `control_server` (which asks), `attachment
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import pwd
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +37,9 @@ WORKERS_MAX: Final = 4096
 CLOCK_AHEAD_NS: Final = 50_000_000
 """A worker whose clock is this far ahead of ours lives in another time namespace."""
 TEXT_MAX: Final = 64
+USERS_SHOWN: Final = 8
+"""Users that the refusal of a namespace names."""
+TOML_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class HelloRefused(Exception):
@@ -207,13 +212,25 @@ class Greeter:
         wanted = check_name_or_refuse(asked, "namespace")
         if uid == 0 or wanted == _as_namespace(user) or self._may_join(wanted, user):
             return wanted
-        text = f"user {user} may not join the namespace {wanted}; name it in [namespaces.{wanted}] users"
-        raise HelloRefused("denied", text)
+        raise HelloRefused("denied", self._foreign(wanted, user))
+
+    def _foreign(self, namespace: str, user: str) -> str:
+        """Why this user may not join, and the lines of the configuration that would let it."""
+        told = self.settings.users_of(namespace)
+        others = sorted(
+            {one.user for one in self._mind.engine.workers.values() if one.namespace == namespace}
+        )
+        users = [*(others if told is None else told), user][-USERS_SHOWN:]
+        known = ", ".join(json.dumps(one) for one in users)
+        table = namespace if TOML_BARE.fullmatch(namespace) else json.dumps(namespace)
+        used = f", which {', '.join(others[:USERS_SHOWN])} uses" if others and told is None else ""
+        text = f"user {user} may not join the namespace {namespace}{used}"
+        return f"{text}; [namespaces.{table}] users = [{known}]"
 
     def _may_join(self, namespace: str, user: str) -> bool:
-        """A namespace whose users are configured, else one that is no other user's by name or by use."""
+        """Whether the configuration, or that it is no other user's by name or by use, lets this user in."""
         users = self.settings.users_of(namespace)
-        if users:
+        if users is not None:
             return user in users
         if any(one.namespace == namespace and one.user != user for one in self._mind.engine.workers.values()):
             return False

@@ -110,9 +110,9 @@ class SupervisorSettings:
         """What the engine must know of the probes; said right after `Configured`."""
         return ProbesConfigured(tuple(probe.rule(name) for name, probe in self.probes().items()))
 
-    def users_of(self, namespace: str) -> tuple[str, ...]:
-        """The users who may join `namespace` besides the user of that name."""
-        return next((table.users for table in self.namespaces if table.name == namespace), ())
+    def users_of(self, namespace: str) -> tuple[str, ...] | None:
+        """The users who may join `namespace` besides the user of that name; None = the file says nothing."""
+        return next((table.users for table in self.namespaces if table.name == namespace), None)
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as JSON values, table by table as in the file."""

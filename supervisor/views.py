@@ -20,7 +20,7 @@ from supervisor.breaker_views import one_breaker
 from supervisor.chronicle import EVENTS_MAX, KINDS
 from supervisor.engine import Engine
 from supervisor.errors import BadRequest
-from supervisor.facts import Facts
+from supervisor.facts import Facts, Refusal
 from supervisor.host_breaker import HostBreaker
 from supervisor.messages import Happened
 from supervisor.metrics import KIND_NAMES, TALLY_NAMES, BreakerMetrics, percentile_s
@@ -98,6 +98,8 @@ def _stats(asked: Question) -> dict[str, Any]:
             "uptime_s": asked.now - asked.facts.started_at,
             "accept_full": asked.facts.accept_full,
             "accept_emfile": asked.facts.accept_emfile,
+            "refused_hellos": asked.facts.refused_hellos,
+            "denied_commands": asked.facts.denied_commands,
         },
     }
 
@@ -194,7 +196,24 @@ def _named(engine: Engine, name: Any) -> HostBreaker:
 
 
 def _workers(asked: Question) -> dict[str, Any]:
-    return {"workers": [_worker(worker, asked.facts, asked.now) for worker in asked.engine.workers.values()]}
+    shown = [_worker(worker, asked.facts, asked.now) for worker in asked.engine.workers.values()]
+    return {"workers": shown, "refused": [_refusal(asked, one) for one in asked.facts.refusals]}
+
+
+def _refusal(asked: Question, one: Refusal) -> dict[str, Any]:
+    """Who is turned away at the moment, why, and how often."""
+    return {
+        "kind": one.kind,
+        "uid": one.uid,
+        "user": one.user,
+        "pid": one.pid,
+        "reason": one.reason,
+        "text": one.text,
+        "count": one.count,
+        "first": asked.date(one.first),
+        "last": asked.date(one.last),
+        "age_s": max(0.0, asked.now - one.last),
+    }
 
 
 def _worker(worker: Worker, facts: Facts, now: float) -> dict[str, Any]:

@@ -56,7 +56,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "mind source views",
         "intake probes",
         "attachments intake_actor start talks",
-        "commanders disk_actor figures hello managed",
+        "commanders disk_actor figures hello managed refusals",
         "reload selfcheck",
         "control_server",
         "daemon",

@@ -77,7 +77,23 @@ def workers(answer: Any, request: Request) -> Page:
     wide = " RSS CPU THREADS FDS" if request.wide else ""
     names = f"ID PID NAMESPACE NAME USER STATE ATTACHED OUTCOMES REJECTED OVERFLOW RING{wide} ISOLATED"
     table = Table(tuple(names.split()), rows, right=frozenset({1, *range(6, 15 if wide else 11)}))
-    return Page(answer, (table,) if rows else ("no worker is attached",))
+    shown: tuple[str | Table, ...] = (table,) if rows else ("no worker is attached",)
+    return Page(answer, (*shown, *_refused(answer)))
+
+
+def _refused(answer: Any) -> tuple[str | Table, ...]:
+    """Who is turned away at the moment; a daemon of before says nothing of them."""
+    if not answer.get("refused"):
+        return ()
+    rows = tuple(
+        (one["user"], str(one["pid"]), str(one["count"]), span(one["age_s"]), one["reason"], one["text"])
+        for one in answer["refused"]
+    )
+    return (
+        "",
+        "REFUSED",
+        Table(("USER", "PID", "COUNT", "AGE", "REASON", "TEXT"), rows, frozenset({1, 2, 3})),
+    )
 
 
 def _costs(item: dict[str, Any]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import pytest
 from supervisor.actor import Stage
 from supervisor.connections import Connections
 from supervisor.control_server import ControlServer
+from supervisor.hello import HelloRefused
 from supervisor.managed import Order
 from supervisor.messages import ProbeRule
 from supervisor.mind import Mind
@@ -61,8 +62,9 @@ def test_an_unknown_verb_is_refused() -> None:
 def test_orders_are_for_commanders_alone() -> None:
     """Looking, also at a log, is for whoever may open the socket."""
     stage, answers = served(dict)
-    managed = Desk()
+    managed, mind = Desk(), Box("mind")
     stage.add(managed)
+    stage.add(mind)
     for connection, verb in enumerate(("start", "stop", "restart")):
         stage.post("control", request(connection, verb, uid=54_321, name="web"))
     stage.post("control", request(8, "stop", uid=0, name="web"))
@@ -71,6 +73,8 @@ def test_orders_are_for_commanders_alone() -> None:
         range(3), "denied"
     )
     assert [order.request.connection for order in managed.orders] == [8, 9]
+    assert [tell.messages[0].kind for tell in mind.seen] == ["denied"] * 3
+    assert "(uid 54321, user 54321, pid 1234)" in mind.seen[0].messages[0].text
 
 
 class Desk:
@@ -103,6 +107,7 @@ def test_probing_is_a_command_to_an_existing_probe() -> None:
     probes = Box("probes")
     stage.add(control)
     stage.add(probes)
+    stage.add(Box("mind"))
     asked = request(1, "probe", name="app/database")
     stage.post("control", asked)
     assert probes.seen == [ProbeNow("database", asked)]
@@ -115,3 +120,30 @@ def test_probing_is_a_command_to_an_existing_probe() -> None:
         stage.post("control", request(connection, "probe", uid, name=name))
         assert answers.refusals[connection][0] == code
     assert len(probes.seen) == 1
+
+
+class Doorman:
+    """A greeter that lets nobody in."""
+
+    def greet(self, _request: Any) -> Any:
+        """No."""
+        raise HelloRefused("denied", "user eve may not join the namespace shop")
+
+
+def test_a_refused_hello_is_answered_counted_and_an_event() -> None:
+    """The worker hears why, and so does whoever looks after the host."""
+    answers, stage, mind = Answers(), Stage(lambda _: None, lambda: 0.0, lambda _: None), Box("mind")
+    doorman = cast(Any, Doorman())
+    control = ControlServer(cast(Any, None), doorman, SupervisorSettings(), lambda: FACTS, lambda: 0.0)
+    control.stage, control.connections = stage, cast(Connections, answers)
+    later: list[Callable[[], object]] = []
+    control.later = later.append
+    stage.add(control)
+    stage.add(mind)
+    for connection in range(3):
+        stage.post("control", request(connection, "hello", uid=54_321, namespace="shop"))
+    later.pop()()
+    assert answers.refusals[2] == ("denied", "user eve may not join the namespace shop")
+    (tell,) = mind.seen
+    assert tell.messages[0].kind == "refused"
+    assert control.refusals.going_on()[0].count == control.refusals.totals["refused"] == 3

@@ -8,7 +8,7 @@ from typing import Any
 
 from ipc.vocabulary import BreakerSettings
 from supervisor import health
-from supervisor.facts import Facts, ManagedProcess, ProbeWait
+from supervisor.facts import Facts, ManagedProcess, ProbeWait, Refusal
 from supervisor.messages import Configured, OutcomeBatch, ProbeRule, WorkerQuarantined
 from tests.schemas import problems
 from tests.supervisor.conversation import FACTS, FAILURE, SUCCESS, Host, nonce, taken
@@ -167,6 +167,18 @@ def test_a_quarantined_worker_is_a_warning_while_it_is_attached() -> None:
     assert report(host)["output"] == "worker web-a (pid 1000) is quarantined: its ring is garbage"
     host.leave("a")
     assert status(host) == "pass"
+
+
+def test_refused_workers_are_a_warning_that_says_what_to_do() -> None:
+    """Half of a fleet that is alone is not well; a command that was denied once is a slip."""
+    text = 'user u2 may not join the namespace shop; [namespaces.shop] users = ["u1", "u2"]'
+    away = Refusal("refused", 1002, "u2", 396, "denied", text, 3, 60.0, 99.0)
+    slip = Refusal("denied", 1003, "u3", 397, "commander", "reset shop/db", 9, 60.0, 99.0)
+    told = report(settled(), facts=replace(FACTS, refusals=(away,)))
+    assert told["status"] == "warn"
+    assert told["output"] == f"user u2 is refused 3 times in 40 s, last pid 396: {text}"
+    assert status(settled(), facts=replace(FACTS, refusals=(slip,))) == "pass"
+    assert status(settled(), facts=replace(FACTS, refusals=(replace(slip, count=10),))) == "warn"
 
 
 def test_a_checkpoint_that_cannot_be_written_is_a_failure() -> None:

@@ -191,6 +191,30 @@ def test_namespaces_are_ones_own_or_configured(door: Door) -> None:
         door.hello(uid=1, nonce="5" * 32, namespace="shop")
 
 
+def test_an_empty_list_of_users_lets_nobody_in(tmp_path: Path) -> None:
+    """Only root, and the user of that name: an empty list is said, and not the same as no list."""
+    tables = (NamespaceTable("vault", ()), NamespaceTable("daemon"))
+    made = Door(tmp_path, SupervisorSettings(namespaces=tables))
+    try:
+        with pytest.raises(HelloRefused, match=r'\[namespaces.vault\] users = \["nobody"\]'):
+            made.hello(uid=NOBODY, nonce="1" * 32, namespace="vault")
+        assert made.hello(uid=0, nonce="2" * 32, namespace="vault").value["namespace"] == "vault"
+        assert made.hello(uid=1, nonce="3" * 32, namespace="daemon").value["namespace"] == "daemon"
+    finally:
+        made.close()
+
+
+def test_a_foreign_namespace_is_refused_with_the_line_that_opens_it(door: Door) -> None:
+    """Who uses it now and who asks stand in it, and a name that TOML cannot take bare is quoted."""
+    door.hello(uid=NOBODY, nonce="1" * 32, namespace="mail.eu")
+    with pytest.raises(HelloRefused) as refused:
+        door.hello(uid=1, nonce="2" * 32, namespace="mail.eu")
+    assert str(refused.value) == (
+        "user daemon may not join the namespace mail.eu, which nobody uses; "
+        '[namespaces."mail.eu"] users = ["nobody", "daemon"]'
+    )
+
+
 def test_a_worker_of_an_unknown_life_hands_its_segment_back(door: Door) -> None:
     """When nursery and daemon are new, the worker's own segment is asked for, checked and used."""
     segment = Segment.create(at.Layout(), bytes.fromhex(NONCE), 77)

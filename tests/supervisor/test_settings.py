@@ -232,7 +232,7 @@ def test_what_the_daemon_makes_of_it() -> None:
     assert names == [("cache", False), ("shop/database", True)]
     assert BreakerSettings.from_json(json.loads(settings.configured()[0][1])) == BreakerSettings()
     assert settings.users_of("shop") == ("deploy", "www-data")
-    assert settings.users_of("blog") == ()
+    assert settings.users_of("blog") is None
     plain = json.loads(json.dumps(settings.to_json()))
     assert list(plain) == [*SECTIONS, "breakers", "namespaces", "workers"]
     assert plain["control"]["commanders"] == ["user:deploy", "group:ops"]

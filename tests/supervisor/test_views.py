@@ -11,7 +11,7 @@ import pytest
 from ipc.vocabulary import BreakerSettings, OutcomeKind, Tally
 from supervisor import views
 from supervisor.errors import BadRequest, BreakerNotFound
-from supervisor.facts import Facts, ManagedProcess, Usage
+from supervisor.facts import Facts, ManagedProcess, Refusal, Usage
 from supervisor.messages import Configured, OutcomeBatch, WorkerQuarantined
 from supervisor.metrics import bucket_mid_s
 from tests.schemas import problems
@@ -142,7 +142,13 @@ def test_stats_count_everything_once() -> None:
     lost = {"ring_gap": 1, "ring_invalid": 2, "segment_lost": 0, "unknown_row": 4, "checkpoint_lost": 0}
     assert stats["lost"] == lost
     own = {"incarnation": 1, "workers": 1, "batches": 1, "uptime_s": 60.0}
-    assert stats["supervisor"] == {**own, "accept_full": 0, "accept_emfile": 0}
+    assert stats["supervisor"] == {
+        **own,
+        "accept_full": 0,
+        "accept_emfile": 0,
+        "refused_hellos": 0,
+        "denied_commands": 0,
+    }
 
 
 def test_counts_stay_when_their_worker_has_left() -> None:
@@ -278,6 +284,14 @@ def test_workers_show_what_the_daemon_knows_of_them() -> None:
         "fds": 12,
     }
     assert (second["state"], second["ring_slots"], "rss_bytes" in second) == ("quarantined", 0, False)
+
+
+def test_workers_show_who_is_turned_away() -> None:
+    """Beside those that are attached, with the dates and what to do."""
+    one = Refusal("refused", 1002, "u2", 396, "denied", "name it", 3, 60.0, 99.0)
+    (shown,) = ask(Host(), "workers", replace(FACTS, refusals=(one,)))["refused"]
+    assert (shown["user"], shown["pid"], shown["count"], shown["age_s"]) == ("u2", 396, 3, 1.0)
+    assert shown["text"] == "name it"
 
 
 # --- the supervisor -----------------------------------------------------------------------------------

@@ -61,6 +61,17 @@ def test_workers_one_a_line(stage: Stage, ctl: Ctl) -> None:
     assert ctl("workers").lines[1].split() == row
 
 
+def test_who_is_turned_away_is_shown_below_the_workers(stage: Stage, ctl: Ctl) -> None:
+    """Also where nobody is attached: then it is the whole news."""
+    refused = {"user": "u2", "pid": 396, "count": 3, "age_s": 4.0, "reason": "denied", "text": "name it"}
+    stage.script["workers"] = {"schema": 1, "workers": [], "refused": [refused]}
+    lines = ctl("workers").lines
+    assert lines[0] == "no worker is attached"
+    assert lines[2] == "REFUSED"
+    assert lines[4].split()[:2] == ["u2", "396"]
+    assert lines[4].endswith("name it")
+
+
 def test_wide_workers_have_what_each_costs(stage: Stage, ctl: Ctl) -> None:
     """A blank where it is not known; without --wide it is not even asked for."""
     answer = answers.workers()
