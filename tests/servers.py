@@ -272,6 +272,33 @@ class RedisServer(Server):
         return f"redis://127.0.0.1:{proxy.port}/{database}"
 
 
+class PgBouncer(Server):
+    """PgBouncer in transaction mode, else with its defaults: few connections to a PostgreSQL."""
+
+    READY = "process up"
+    unprivileged = True
+
+    def __init__(self, directory: Path, server: Postgres, database: str) -> None:
+        super().__init__(directory)
+        self._program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+        if self._program is None:
+            could_not_run("pgbouncer", "it is not installed (apt-get install pgbouncer)")
+        self._database = database
+        (directory / "pgbouncer.ini").write_text(
+            f"[databases]\n{database} = host={server.directory} user=postgres\n"
+            f"[pgbouncer]\nlisten_addr =\nunix_socket_dir = {directory}\nauth_type = any\n"
+            "pool_mode = transaction\ndefault_pool_size = 3\n"
+        )
+
+    def command(self) -> list[str]:
+        """On its own socket, without a port."""
+        return [str(self._program), str(self.directory / "pgbouncer.ini")]
+
+    def url(self) -> str:
+        """A SQLAlchemy URL over the UNIX socket."""
+        return f"postgresql://postgres@/{self._database}?host={self.directory}&port=6432"
+
+
 @contextmanager
 def room() -> Iterator[Path]:
     """A temporary directory with a short path: a UNIX socket's path has at most 107 bytes."""

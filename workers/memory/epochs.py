@@ -121,14 +121,21 @@ def _mapped(path: str) -> mmap.mmap:
         os.close(number)
 
 
+def _write(number: int, content: bytes) -> None:
+    """All of it. Raises OSError, also where the disk takes only a part."""
+    done = 0
+    while done < len(content):
+        done += os.pwrite(number, content[done:], done)
+
+
 def _make(path: str) -> None:
     """Make it under a name of its own and link it to its name: never seen half-made."""
     own = f"{path}.{os.getpid()}-{_draw():x}"
     number = os.open(own, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        # The blocks must be there before the first store, or a full disk would be a SIGBUS.
-        os.posix_fallocate(number, 0, BYTES)
-        os.pwrite(number, _draw().to_bytes(8, "little"), 0)
+        # Every byte is written: the blocks must be there before the first store, or a full disk would be a
+        # SIGBUS. (Not every system has `posix_fallocate`.)
+        _write(number, _draw().to_bytes(8, "little") + bytes(BYTES - 8))
         os.link(own, path)
     except FileExistsError:
         pass

@@ -9,12 +9,19 @@ Neighbours: `spool` (who owns a file), `replay` (the lease), `single_flight` (on
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
+import sys
 import threading
 from typing import Final
 
 from workers.memory import forking
+
+try:
+    import fcntl
+except ImportError:
+    raise ImportError(
+        f"the memory layer needs record locks of POSIX: it runs on Linux and macOS, and not on {sys.platform}"
+    ) from None
 
 
 class _Held:

@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from tests.servers import RedisServer
+from tests.servers import RedisServer, room
 from workers.memory.cache import key_of
 from workers.memory.codec import Page, pages
 from workers.memory.records import Conversation
@@ -160,3 +160,29 @@ def test_threads_each_get_their_own_answers(valkey: RedisServer) -> None:
         one.join()
     assert wrong == []
     cache.close()
+
+
+def test_after_a_failover_no_connection_leads_to_the_former_primary() -> None:
+    """READONLY: every idle connection is closed, so that the next call is told anew who is the primary."""
+    with room() as place:
+        (place / "one").mkdir()
+        (place / "two").mkdir()
+        former, primary = (RedisServer.valkey(place / name).start() for name in ("one", "two"))
+        cache = made(former)
+        cache.put("ann", {"a": page("one")})
+        held = [cache._take() for _ in range(3)]
+        for one in held:
+            one.connect()
+            cache._give(one)
+        cache._ask("REPLICAOF", "127.0.0.1", "1")
+        os.rename(former.socket, f"{former.socket}.former")  # the name leads to the new primary
+        os.symlink(primary.socket, former.socket)
+        with pytest.raises(ResponseError):
+            cache.drop_user("ann")
+        assert not cache._idle
+        cache.drop_user("ann")
+        cache.put("ann", {"a": page("later", time.time() + 10.0)})
+        assert cache.get("ann", "a") is not None
+        cache.close()
+        for server in (former, primary):
+            server.kill()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import DBAPIError
 
 from ipc.testing import unattached
-from tests.servers import Postgres, RedisServer
+from tests.servers import PgBouncer, Postgres, RedisServer, room
 from workers.handler import MemoryErrorHandler
 from workers.memory.config import MemoryConfig
 from workers.memory.engines import Begin
@@ -44,6 +45,11 @@ def tenants(postgres: Postgres, home: Path) -> Iterator[list[EnhancedMemoryLayer
     yield made
     for one in made:
         one.close()
+
+
+def setting(link: Connection, name: str) -> str:
+    """What a setting of the server is in this transaction."""
+    return str(link.exec_driver_sql(f"SHOW {name}").scalar())
 
 
 def said(memory: EnhancedMemoryLayerManager) -> list[tuple[str, Source]]:
@@ -136,7 +142,7 @@ def test_options_are_added_to_and_limits_are_kept(postgres: Postgres, postgres_u
 
     def shown(config: MemoryConfig, name: str) -> str:
         with Store(config) as store:
-            return str(store._run(Begin.READ, lambda link: link.exec_driver_sql(f"SHOW {name}").scalar()))
+            return store._run(Begin.READ, setting, name)
 
     plain = MemoryConfig(database_url=postgres_url)
     assert (shown(plain, "statement_timeout"), shown(plain, "search_path")) == ("4500ms", '"$user", public')
@@ -162,3 +168,41 @@ def test_after_a_failover_the_former_primary_is_left(postgres: Postgres, postgre
             assert late.insert([Conversation.now("ada", "after", "x")]) == 1
         admin.close()
         assert [one.user_message for one in store.history("ada")] == ["after", "before"]
+
+
+@pytest.mark.parametrize("schema", ["", "blue"])
+def test_behind_pgbouncer_in_transaction_mode(postgres: Postgres, home: Path, schema: str) -> None:
+    """More clients than connections, all defaults: all is stored, limits hold for a transaction."""
+    with room() as place:
+        bouncer = PgBouncer(place, postgres, postgres.database())
+        bouncer.start()
+        config = MemoryConfig(database_url=bouncer.url(), schema=schema)
+        made = [EnhancedMemoryLayerManager(config) for _ in range(2)]
+
+        def talk(number: int) -> set[StoreOutcome]:
+            memory = made[number % 2]
+            outcomes = set()
+            for turn in range(25):
+                told = memory.store_conversation(f"user-{number}", f"message {turn}", "x", ["t"])
+                outcomes.add(told.outcome)
+                newest = memory.history(f"user-{number}", 5)[0]
+                assert (newest.conversation.user_message, newest.source) == (
+                    f"message {turn}",
+                    Source.DATABASE,
+                )
+            return outcomes
+
+        with ThreadPoolExecutor(6) as threads:
+            assert list(threads.map(talk, range(6))) == [{StoreOutcome.STORED}] * 6
+        store = made[0]._store
+        names = ("statement_timeout", "idle_in_transaction_session_timeout")
+        shown = [store._run(Begin.READ, setting, one) for one in names]
+        assert shown == ["4500ms", "5s"]
+        assert made[0].delete_user("user-1").value == "deleted"
+        assert made[1].history("user-1", 30) == []
+        with psycopg.connect(bouncer.url()) as stranger:  # of these connections, without our settings
+            left = {str(stranger.execute("SHOW statement_timeout").fetchone()) for _ in range(6)}
+        assert left == {"('0',)"}
+        for one in made:
+            one.close()
+        bouncer.kill()
