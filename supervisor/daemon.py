@@ -29,7 +29,7 @@ from supervisor.actor import Fault, Stage
 from supervisor.attachments import Attachments
 from supervisor.connections import Connections, Limits
 from supervisor.control_server import ControlServer, Stored, Sweep
-from supervisor.descriptors import Inheritance
+from supervisor.descriptors import P_BEAT, Inheritance
 from supervisor.disk_actor import CopyDue, DiskActor
 from supervisor.errand import Errand
 from supervisor.errors import ActorFailed, ConfigurationError
@@ -50,6 +50,7 @@ from supervisor.reload import Answered, Asked, Reload
 from supervisor.reload import Look as LookAtReload
 from supervisor.selfcheck import examine
 from supervisor.settings import SupervisorSettings
+from supervisor.starting import STATUS_BYTES_MAX, Starting
 from supervisor.steps import crash_at
 from supervisor.talks import Talks
 from supervisor.timers import Timer
@@ -67,9 +68,6 @@ PROBES_S: Final = 0.1
 """How often it is looked which probe is due, and which prober is late."""
 STATUS_S: Final = 1.0
 """How often systemd is told how things are, if they changed."""
-STATUS_BYTES_MAX: Final = 2000
-ROOM_LOOK_S: Final = 0.5
-"""How often a start for whose checkpoint there is no room looks for it."""
 FAULT_VARIABLE: Final = "BREAKERD_RAISE_AT"
 CRASH_VARIABLE: Final = "BREAKERD_CRASH_AT"
 
@@ -90,11 +88,12 @@ class Daemon:
         self._channel = socket.socket(fileno=inherited.channel)
         self._channel.setblocking(False)
         self._pulse = memoryview(mmap.mmap(inherited.pulse, mmap.PAGESIZE)).cast("Q")
+        self._starting = Starting(self._pulse, self._channel, time.monotonic_ns, time.sleep)
         self._started = time.monotonic()
         self._problems: tuple[str, ...] = ()
         self._said = ""
         self._stage = Stage(loop.call_soon, time.monotonic, self._give_up, fault=self._fault())
-        begun = start.begin(inherited, self._boot, told, time.monotonic())
+        begun = self._starting.begin(inherited, self._boot, told)
         self._intake = Intake(begun.engine)
         self._attachments = Attachments(
             loop,
@@ -132,7 +131,7 @@ class Daemon:
         self._copying = Timer(loop, told.disk_interval_s, lambda: self._stage.post("disk", CopyDue()))
         pids = Pids(self._managed.pids, self._attached_pids)
         self._leaving = Leaving(loop.call_later, time.monotonic, loop.stop, self._nursery_lives, pids)
-        self._takeover(begun)
+        self._starting.take_over(lambda: self._takeover(begun))
 
     def _seat(self, told: SupervisorSettings) -> Connections:
         """Give every actor its mailbox, and whoever answers the connections."""
@@ -161,13 +160,16 @@ class Daemon:
         self._step("loaded")
         problems = list(begun.problems)
         for held in begun.adopted:
+            self._starting.beat()
             problem = self._attachments.adopt(held, self._mind.engine, self._lost)
             if problem:
                 # One bad segment is set aside and told; it never stops the start.
                 problems.append(problem)
         self._problems = tuple(problems)
         self._step("adopted")
-        self._mind.transact(begun.opening(self._problems), self._wait_for_room)
+        self._starting.beat()
+        self._mind.transact(begun.opening(self._problems), self._starting.wait_for_room)
+        self._starting.beat()
         self._step("opened")
         for worker, pid in begun.absent:
             self._attachments.await_return(worker, pid, self._lost)
@@ -180,15 +182,6 @@ class Daemon:
             self._attachments.stamp(worker, self._mind.engine.incarnation)
             self._intake.publish_committed(worker)
         self._step("republished")
-
-    def _wait_for_room(self, problem: str) -> None:
-        """Another life would find no more of it, and must not begin empty for that."""
-        if not self._said:
-            self._said = f"waits for room for the checkpoint: {problem}"
-            log.error("%s", self._said)
-            descriptors.send(self._channel, descriptors.STATUS + self._said.encode()[:STATUS_BYTES_MAX])
-        self._pulse[0] = time.monotonic_ns()
-        time.sleep(ROOM_LOOK_S)
 
     def _lost(self, worker: str) -> None:
         """It died without handing its segment back."""
@@ -249,7 +242,7 @@ class Daemon:
     def _beat(self) -> None:
         """Written by the loop that does the work, so that a stuck loop is seen as such."""
         now = time.monotonic_ns()
-        self._pulse[0] = now
+        self._pulse[P_BEAT] = now
         self._intake.heartbeat(now)
 
     def _tell_status(self) -> None:

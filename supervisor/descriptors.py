@@ -53,6 +53,17 @@ KILL: Final = b"K"
 MANAGED: Final = b"M"
 PROBER: Final = b"P"
 MESSAGE_MAX: Final = 4096
+
+P_BEAT: Final = 0
+P_PHASE: Final = 1
+"""Words of the pulse page: the daemon's last heartbeat, ns; and what a daemon that starts is about, so that
+the nursery knows what its death says of the state.
+"""
+PHASE_STARTING: Final = 0
+PHASE_CHECKPOINT: Final = 1
+PHASE_COPY: Final = 2
+PHASE_STARTED: Final = 3
+"""The first and the last say nothing of the state; the others: it begins with what it read from there."""
 PR_SET_PDEATHSIG: Final = 1
 
 
@@ -91,8 +102,9 @@ class Inheritance:
     config: str
     runtime: str
     state: str
-    fresh: bool
-    """Start empty: the checkpoint made earlier daemons fail."""
+    fresh: int
+    """What made earlier daemons fail while they began with it, and is set aside: 0 = nothing, 1 = the
+    checkpoint, 2 = its copy on disk, 3 = both."""
     held: tuple[Held, ...]
     config_text: str = ""
     """What the configuration file held when the nursery began, or at the last good reload: one that is being

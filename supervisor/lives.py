@@ -23,8 +23,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from supervisor import descriptors
-from supervisor.descriptors import Inheritance
+from supervisor import descriptors, package
+from supervisor.descriptors import P_BEAT, P_PHASE, PHASE_CHECKPOINT, PHASE_COPY, PHASE_STARTING, Inheritance
 from supervisor.steps import life_of
 
 log = logging.getLogger("breakerd.nursery")
@@ -41,18 +41,28 @@ that was paused): a heartbeat that is old then says nothing, and has its whole t
 STOP_S: Final = 5.0
 """How long a daemon may take to end when it is asked to."""
 FAILURES_MAX: Final = 5
-"""Failures of the daemon within FAILURE_WINDOW_S beyond which the nursery gives up (exit 71)."""
+"""Failures of daemons that served, within FAILURE_WINDOW_S, beyond which the nursery gives up (exit 71) where
+nothing else depends on it. With starts that fail it has patience for the whole window."""
 FAILURE_WINDOW_S: Final = 60.0
 FRESH_AFTER: Final = 3
-"""Failed starts within the window after which the daemon starts without the checkpoint."""
-PAUSE_MAX_S: Final = 1.0
+"""Starts that failed with what they had read, after which that is set aside."""
+FAULTS: Final = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE})
+"""Signals by which a process ends for what it did itself; any other is sent by somebody."""
+PACKAGE_QUIET_S: Final = 10.0
+"""While the installed files are younger, an upgrade may be under way: a failed start says nothing."""
+PAUSE_FIRST_S: Final = 0.1
+PAUSE_MAX_S: Final = 60.0
+"""The pause before the next start doubles with each failure, from the first to the last of these."""
+SHORTAGE_PAUSE_S: Final = 1.0
+PATIENCE_MAX: Final = 8
+"""So many times HUNG_S may a daemon take to start, if earlier ones were killed because they were slow."""
 SHORTAGES: Final = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC)
 """Why no process can be had for a while: no fault of a daemon, and another nursery would fare no better. No
 space: semaphores are made in /dev/shm."""
 CRASH_VARIABLE: Final = "BREAKERD_CRASH_AT"
 
-Inherit = Callable[[int, bool], Inheritance]
-"""Makes a new daemon's table from the number of its channel and whether it begins without a checkpoint."""
+Inherit = Callable[[int, int], Inheritance]
+"""Makes a new daemon's table from the number of its channel and `Inheritance.fresh`."""
 Take = Callable[[bytes, list[int]], None]
 
 
@@ -65,6 +75,9 @@ class _Life:
     channel: socket.socket
     ready: bool = False
     asked_at: float = NEVER
+    began_at: float = 0.0
+    slow: bool = False
+    """It was killed because it gave no sign."""
 
 
 class Lives:
@@ -83,7 +96,7 @@ class Lives:
         page = mmap.mmap(self.pulse_fd, mmap.PAGESIZE)
         page.madvise(mmap.MADV_DONTFORK)
         self._pulse = memoryview(page).cast("Q")
-        """Word 0: the daemon's last heartbeat, ns; written by it alone, and set here before it starts."""
+        """Written by the daemon alone, and set here before it starts."""
         self.code: int | None = None
         """The exit code with which the nursery has to end: no daemon can be kept alive; None = one can."""
         self.why = ""
@@ -95,7 +108,20 @@ class Lives:
         self._wanting = ""
         """Why the last start failed, if none has succeeded since."""
         self._failures: deque[float] = deque()
-        self._failed_starts = 0
+        """When daemons that had served failed."""
+        self._failed_loads = {PHASE_CHECKPOINT: 0, PHASE_COPY: 0}
+        """Starts that failed with what they had read from there, since one succeeded."""
+        self._streak = 0
+        """Failures one soon after the other."""
+        self._streak_at = 0.0
+        """When the first of them was."""
+        self._patience = 1
+        self._served = False
+        """A daemon has served."""
+        self.program = sys.executable
+        self.package_age_s: Callable[[], float] = lambda: package.age_s(time.time())
+        self.keep: Callable[[], bool] = lambda: False
+        """Whether something lives here that must outlive any failure of the daemon."""
         self._count = 0
 
     @property
@@ -115,7 +141,7 @@ class Lives:
 
     def age_s(self, now: float) -> float:
         """How old the daemon's last sign of life is."""
-        return now - self._pulse[0] / 1e9
+        return now - self._pulse[P_BEAT] / 1e9
 
     def next_time(self, now: float) -> float:
         """When `turn` has to be called at the latest, s."""
@@ -126,8 +152,9 @@ class Lives:
     def served(self) -> None:
         """The daemon says that it serves."""
         if self._life is not None:
-            self._life.ready = True
-            self._failed_starts = 0
+            self._life.ready = self._served = True
+            self._failed_loads = dict.fromkeys(self._failed_loads, 0)
+            self._patience = 1
 
     def send(self, data: bytes, numbers: tuple[int, ...] = ()) -> bool:
         """One message to the daemon; False = there is none, or its queue is full: nothing was sent."""
@@ -164,14 +191,19 @@ class Lives:
         """Kill it if it hangs, or takes too long to end."""
         if now - life.asked_at > STOP_S:
             life.process.kill()
-        elif (age_s := self.age_s(now)) > HUNG_S and now - self._woke_at > HUNG_S:
+            return
+        hung_s = HUNG_S if life.ready else HUNG_S * self._patience
+        age_s = self.age_s(now)
+        if age_s > hung_s and now - self._woke_at > hung_s and not life.slow:
             log.error("the daemon (pid %d) gave no sign for %.1f s: killing it", life.process.pid, age_s)
+            life.slow = True
             life.process.kill()
 
     def _begin(self, now: float) -> None:
         """Start a daemon; where there is no process or no descriptor to be had, later."""
         try:
             self._life = self._spawn()
+            self._life.began_at = now
         except OSError as error:
             # What is kept here must outlive that, too.
             text = f"the daemon cannot be started: {error.strerror}"
@@ -179,9 +211,9 @@ class Lives:
                 log.error("%s", text)  # noqa: TRY400 (one line)
             self._wanting = self.why = text
             if error.errno in SHORTAGES:
-                self._due = now + PAUSE_MAX_S
+                self._due = now + SHORTAGE_PAUSE_S
             else:
-                self._count_failure(now)
+                self._count_failure(now, served=False)
         else:
             self._wanting = ""
 
@@ -209,11 +241,13 @@ class Lives:
     def _execute(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
         table = os.memfd_create("breakerd-table", 0)
         try:
-            inheritance = self._inherit(theirs.fileno(), self._failed_starts >= FRESH_AFTER)
+            inheritance = self._inherit(theirs.fileno(), self._fresh())
             os.write(table, inheritance.to_json())
-            self._pulse[0] = time.monotonic_ns()
+            self._pulse[P_BEAT] = time.monotonic_ns()
+            self._pulse[P_PHASE] = PHASE_STARTING
             return subprocess.Popen(
-                [sys.executable, "-m", "supervisor.daemon", str(table)],
+                # -P: nothing is imported from the directory in which somebody happens to start this.
+                [self.program, "-P", "-m", "supervisor.daemon", str(table)],
                 pass_fds=(*inheritance.numbers(), table),
                 env=self._surroundings(),
                 stdin=subprocess.DEVNULL,
@@ -253,28 +287,57 @@ class Lives:
         if life.asked_at != NEVER:
             self._due = NEVER
             return
-        if code == EXIT_CONFIGURATION:
+        if code == EXIT_CONFIGURATION and not (self._served or self.keep()):
             self.code = code
             self.why = "the daemon refused its configuration; the log says why"
             return
-        self.why = f"the daemon ended ({how_ended(code)}): a new one starts"
         log.warning("the daemon (pid %d) ended: %s", life.process.pid, how_ended(code))
         self._due = now
-        if life.ready and code in (0, -signal.SIGKILL):
+        if life.ready and code in (0, -signal.SIGKILL) and not life.slow:
+            self.why = f"the daemon ended ({how_ended(code)}): a new one starts"
             return  # it served and was killed from outside: it is back at once
-        self._failed_starts += 0 if life.ready else 1
-        self._count_failure(now)
+        if now - life.began_at > FAILURE_WINDOW_S and life.ready:
+            self._streak = 0
+        if not life.ready:
+            self._learn(life, code)
+        self._count_failure(now, life.ready)
+        self.why = f"the daemon ended ({how_ended(code)}): a new one starts in {self._due - now:.1f} s"
 
-    def _count_failure(self, now: float) -> None:
-        """One more failure: the next start waits, or there were too many."""
-        self._failures.append(now)
-        while now - self._failures[0] > FAILURE_WINDOW_S:
+    def _learn(self, life: _Life, code: int) -> None:
+        """What a failed start says of the state: nothing, unless it failed by itself with what it read."""
+        phase = self._pulse[P_PHASE]
+        if life.slow:
+            self._patience = min(PATIENCE_MAX, 2 * self._patience)
+        if phase == PHASE_COPY:
+            self._failed_loads[PHASE_CHECKPOINT] = 0  # it is out of the way
+        by_itself = code > 0 or -code in FAULTS
+        if phase not in self._failed_loads or not by_itself or life.slow:
+            return
+        if self.package_age_s() < PACKAGE_QUIET_S:
+            log.warning("the installed files of breakerd have just changed: the state is not blamed for this")
+            return
+        self._failed_loads[phase] += 1
+
+    def _fresh(self) -> int:
+        """What the next daemon sets aside."""
+        return sum(phase for phase, failed in self._failed_loads.items() if failed >= FRESH_AFTER)
+
+    def _count_failure(self, now: float, served: bool) -> None:
+        """One more failure: the next start waits, or there were too many and nothing is here to be kept."""
+        if not self._streak:
+            self._streak_at = now
+        self._streak += 1
+        self._due = now + min(PAUSE_MAX_S, PAUSE_FIRST_S * 2 ** min(self._streak - 1, 16))
+        if served:
+            self._failures.append(now)
+        while self._failures and now - self._failures[0] > FAILURE_WINDOW_S:
             self._failures.popleft()
-        self._due = now + min(PAUSE_MAX_S, 0.05 * 2 ** len(self._failures))
-        if len(self._failures) > FAILURES_MAX:
-            self.code = EXIT_FAILED
-            self.why = "the daemon failed too often; the log says why"
-            log.critical("the daemon failed more than %d times in %g s", FAILURES_MAX, FAILURE_WINDOW_S)
+        waited_long = not served and now - self._streak_at > FAILURE_WINDOW_S
+        if not (waited_long or len(self._failures) > FAILURES_MAX) or self.keep():
+            return
+        self.code = EXIT_FAILED
+        self.why = "the daemon failed too often; the log says why"
+        log.critical("the daemon failed %d times in a row: breakerd gives up", self._streak)
 
 
 def how_ended(code: int) -> str:

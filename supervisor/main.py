@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         refuse_clash()
         if given and given[0] == "demo":
-            os.execv(sys.executable, [sys.executable, "-m", "workers.demo", *given[1:]])  # noqa: S606 (ours)
+            os.execv(sys.executable, [sys.executable, "-P", "-m", "workers.demo", *given[1:]])  # noqa: S606 (ours)
         if given and given[0] == "install-units":
             return _install(given[1:])
         options = _parser().parse_args(given[1:] if given and given[0] == "run" else given)

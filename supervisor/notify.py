@@ -3,6 +3,7 @@
     READY=1 STATUS=...                       a daemon serves; one live sentence
     RELOADING=1 MONOTONIC_USEC=...           a reload has begun; READY=1 says that it is over
     WATCHDOG=1                               only while the daemon's pulse is fresh, or no daemon is to come
+    EXTEND_TIMEOUT_USEC=...                  no daemon serves yet, and it goes on trying: not too slow a start
     STOPPING=1                               asked to end
     FDSTORE=1 FDNAME=... FDPOLL=0 + fds      keep these; they come back with LISTEN_FDS at the next start
     FDSTOREREMOVE=1 FDNAME=...               close them
@@ -43,6 +44,8 @@ STATUS_MAX: Final = 300
 """Characters of a status."""
 PENDING_MAX: Final = 4096
 """Datagrams that wait for room; beyond it the newest is dropped, with an error in the log."""
+EXTENSION_S: Final = 30.0
+"""How much more time to start is asked for, again after a third of it."""
 BEATS: Final = 4
 """Signs of life in one watchdog time."""
 
@@ -65,6 +68,7 @@ class Notifier:
         """Time without a sign of life after which systemd kills this unit; 0 = it does not."""
         self._pending: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._beaten_at = 0.0
+        self._extended_at = float("-inf")
         self._status = ""
         self._reloading = False
         self._socket: socket.socket | None = None
@@ -122,6 +126,12 @@ class Notifier:
         if due and age_s < self.watchdog_s / 2 and not self._pending:
             self._beaten_at = now
             self._say("WATCHDOG=1")
+
+    def extend(self, now: float) -> None:
+        """No daemon serves yet: have systemd wait longer for READY=1, for what is started here lives."""
+        if now - self._extended_at >= EXTENSION_S / 3:
+            self._extended_at = now
+            self._say(f"EXTEND_TIMEOUT_USEC={int(EXTENSION_S * 1e6)}")
 
     def store(self, name: str, numbers: tuple[int, ...]) -> None:
         """Have copies of these descriptors kept over the death of this process."""

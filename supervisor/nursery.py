@@ -86,6 +86,7 @@ class Nursery:
         self._reports = Reports(self._lives.send)
         journal = priority.to_journal(os.environ, sys.stderr)
         logs = Logs(places.runtime, priority.open_stderr(sys.stderr, journal), journal)
+        self._lives.keep = lambda: bool(self._specs or self._wards.pids())
         self._home = Home(places.socket, logs, random.random, settings.log_level, settings.log_format)
         self._wards = Wards(self._poll, self._home, self._reports)
         self._begun = False
@@ -148,8 +149,10 @@ class Nursery:
             self._notifier.reloading(time.monotonic_ns())
         self._reports.flush()
         _reap_orphans({self._lives.pid, *self._wards.pids()})
-        # While workers end and no daemon is to come any more, this loop is all that can hang.
-        self._notifier.beat(now, self._lives.age_s(now) if self._lives.pid or self._code is None else 0.0)
+        # Whether a daemon that starts hangs is for `lives` to see; where there is none, only this loop can.
+        self._notifier.beat(now, self._lives.age_s(now) if self._lives.ready else 0.0)
+        if not self._lives.ready and self._code is None:
+            self._notifier.extend(now)
 
     def _is_over(self, now: float) -> bool:
         """Whether this process can end; begins the end if there is a reason to.
@@ -202,7 +205,7 @@ class Nursery:
         late = now >= self._at_once_at + AT_ONCE_S
         return late or not (self._wards.pids() or self._lives.pid)
 
-    def _inheritance(self, channel: int, fresh: bool) -> Inheritance:
+    def _inheritance(self, channel: int, fresh: int) -> Inheritance:
         """What a new daemon gets."""
         return Inheritance(
             listener=self._listener.fileno(),

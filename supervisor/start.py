@@ -18,12 +18,13 @@ import glob
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Final
 
 from supervisor import descriptors
-from supervisor.descriptors import Held, Inheritance
+from supervisor.descriptors import PHASE_CHECKPOINT, PHASE_COPY, PHASE_STARTING, Held, Inheritance
 from supervisor.disk import DiskCopy
 from supervisor.engine import Engine
 from supervisor.image import Damaged, read_image
@@ -94,19 +95,39 @@ def configuring(settings: SupervisorSettings) -> tuple[Message, ...]:
     return Configured(settings.configured()), settings.probes_configured()
 
 
-def begin(inherited: Inheritance, boot: int, settings: SupervisorSettings, now: float) -> Begun:
-    """Read what earlier lives left. Raises OSError only if the checkpoint cannot be made at all."""
+def begin(
+    inherited: Inheritance,
+    boot: int,
+    settings: SupervisorSettings,
+    now: float,
+    phase: Callable[[int], object] = lambda _phase: None,
+) -> Begun:
+    """Read what earlier lives left, and say by `phase` which of it this start begins with.
+
+    Raises OSError only if the checkpoint cannot be made at all; then nothing was set aside for that.
+    """
     problems: list[str] = []
     told: list[str] = []
     disk = DiskCopy(inherited.state)
-    if inherited.fresh:
+    phase(PHASE_CHECKPOINT)
+    if inherited.fresh & PHASE_CHECKPOINT:
         aside = _set_aside(os.path.join(inherited.runtime, CHECKPOINT))
-        problems.append(f"{QUARANTINED}the checkpoint was {aside}; this daemon started empty")
-        _set_aside(disk.path)  # after a reboot it was the copy that no daemon survived
-        journal, engine = Journal.open(inherited.runtime, boot, software()), Engine()
+        problems.append(f"{QUARANTINED}the checkpoint was {aside}")
+        journal, found = Journal.open(inherited.runtime, boot, software()), None
     else:
         journal, found = _from_checkpoint(inherited.runtime, boot, problems)
-        engine = found or _from_copy(disk, (boot, now), problems, told)
+    if found is None:
+        phase(PHASE_COPY)
+        if inherited.fresh & PHASE_COPY:
+            aside = _set_aside(disk.path)  # no daemon that began with it survived
+            problems.append(f"{QUARANTINED}the copy was {aside}; this daemon started empty")
+        else:
+            found = _from_copy(disk, (boot, now), problems, told)
+            if inherited.fresh & PHASE_CHECKPOINT and told:
+                problems[0] += f"; {told.pop()}"  # one loss, which is counted once
+    if found is None:
+        phase(PHASE_STARTING)
+    engine = found or Engine()
     held = {one.nonce: one for one in inherited.held}
     adopted = [one for nonce, one in held.items() if nonce not in engine.tombs]
     joined = tuple(_joined(one) for one in adopted if one.nonce not in engine.workers)
@@ -151,20 +172,22 @@ def _from_checkpoint(directory: str, boot: int, problems: list[str]) -> tuple[Jo
         return Journal.open(directory, boot, software()), None
 
 
-def _from_copy(disk: DiskCopy, here: tuple[int, float], problems: list[str], told: list[str]) -> Engine:
-    """From the copy on disk; else new. What went wrong, or back, is told. `here` is boot id and time, s."""
+def _from_copy(
+    disk: DiskCopy, here: tuple[int, float], problems: list[str], told: list[str]
+) -> Engine | None:
+    """From the copy on disk, if it is of use; what went wrong is told. `here` is boot id and time, s."""
     saved = disk.load()
     problems.extend(saved.problems)
     if saved.image is None:
-        return Engine()
+        return None
     try:
         engine = rebuild(read_image(saved.image))
     except Damaged as error:
         problems.append(f"{disk.path}: not used: {error}")
-        return Engine()
+        return None
     except UNREADABLE as error:
         problems.append(f"{QUARANTINED}the copy of it was {_set_aside(disk.path)}: {error}")
-        return Engine()
+        return None
     engine.shift(saved.shift_s(*here))
     told.append(f"continued from the copy in {disk.directory}: what came after it was saved is lost")
     return engine

@@ -69,7 +69,7 @@ def _command(name: str, module: str) -> tuple[str, str]:
     script = os.path.join(sysconfig.get_path("scripts"), name)
     if os.path.exists(script):
         return _quoted(script), script
-    return f"{_quoted(sys.executable)} -m {module}", sys.executable
+    return f"{_quoted(sys.executable)} -P -m {module}", sys.executable
 
 
 def install(prefix: str, where: Home) -> list[str]:

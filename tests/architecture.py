@@ -39,7 +39,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "supervisor": (
         # what is said
-        "__init__ checks errors facts log_files messages metrics stderr steps",
+        "__init__ checks errors facts log_files messages metrics package stderr steps",
         "priority settings_workers",
         "policy settings_probe",
         "retreat",
@@ -57,7 +57,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "intake probes",
         "attachments intake_actor start talks",
         "commanders disk_actor figures hello managed refusals",
-        "reload selfcheck",
+        "reload selfcheck starting",
         "control_server",
         "daemon",
         # its parent

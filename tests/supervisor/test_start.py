@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from supervisor import start, views
-from supervisor.descriptors import Held, Inheritance
+from supervisor.descriptors import PHASE_CHECKPOINT, PHASE_COPY, PHASE_STARTING, Held, Inheritance
 from supervisor.disk import DiskCopy
 from supervisor.journal import FILE_NAME
 from supervisor.messages import DaemonStarted, Message
@@ -42,11 +43,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def begun(folder: Path, boot: int = BOOT, fresh: bool = False, held: tuple[Held, ...] = ()) -> start.Begun:
+def begun(
+    folder: Path,
+    boot: int = BOOT,
+    fresh: int = 0,
+    held: tuple[Held, ...] = (),
+    phase: Callable[[int], object] = lambda _phase: None,
+) -> start.Begun:
     """The start of a daemon there."""
     numbers = (-1, -1, -1, -1, -1, 1, 0.0)
     inherited = Inheritance(*numbers, "", str(folder), str(folder / "state"), fresh, held)
-    found = start.begin(inherited, boot, SupervisorSettings(), NOW)
+    found = start.begin(inherited, boot, SupervisorSettings(), NOW, phase)
     found.journal.close()
     return found
 
@@ -86,18 +93,35 @@ def test_an_unreadable_checkpoint_is_a_problem_of_this_life_and_a_figure_for_eve
     assert lost(opening(found)) == 2
 
 
-def test_a_quarantine_starts_empty_and_says_so(folder: Path) -> None:
-    """A checkpoint that made earlier daemons fail is renamed, never read, and counted as lost."""
+def test_a_checkpoint_that_fails_every_start_is_set_aside_and_the_copy_continued(folder: Path) -> None:
+    """It is renamed, never read, and counted as lost; what the copy on disk knows is not lost with it."""
     kept(folder)
-    found = begun(folder, fresh=True)
-    assert not found.engine.catalogue.numbered
+    phases: list[int] = []
+    found = begun(folder, fresh=PHASE_CHECKPOINT, phase=phases.append)
+    assert phases == [PHASE_CHECKPOINT, PHASE_COPY]
+    assert found.engine.catalogue.named["app/database"].metrics.outcomes[FAILURE] == 6
     assert found.problems[0].startswith("state_quarantined: ")
+    assert "continued from the copy" in found.problems[0]
+    assert lost(opening(found)) == 1
     assert list(folder.glob(f"{FILE_NAME}.bad-*"))
+    assert not list((folder / "state").glob("*.bad-*"))
+
+
+def test_where_the_copy_fails_every_start_too_it_starts_empty_and_says_so(folder: Path) -> None:
+    """Both are renamed, never read, and counted as lost; nothing that was read is to blame any more."""
+    kept(folder)
+    phases: list[int] = []
+    found = begun(folder, fresh=PHASE_CHECKPOINT | PHASE_COPY, phase=phases.append)
+    assert phases == [PHASE_CHECKPOINT, PHASE_COPY, PHASE_STARTING]
+    assert not found.engine.catalogue.numbered
+    assert all(one.startswith("state_quarantined: ") for one in found.problems)
+    assert list(folder.glob(f"{FILE_NAME}.bad-*"))
+    assert list((folder / "state").glob("*.bad-*"))
     host = opening(found)
-    assert lost(host) == 1
+    assert lost(host) == 2
     said = {verb: views.answer(host.engine, {"verb": verb}, FACTS, NOW, 0.0) for verb in ("events", "stats")}
     assert "state_quarantined" in str(said["events"])
-    assert said["stats"]["lost"]["checkpoint_lost"] == 1
+    assert said["stats"]["lost"]["checkpoint_lost"] == 2
 
 
 def test_a_reboot_is_told_once_and_is_no_problem(folder: Path) -> None:
@@ -164,7 +188,7 @@ def test_few_checkpoints_that_were_set_aside_are_kept(folder: Path) -> None:
     for stamp in range(5):
         (folder / f"{FILE_NAME}.bad-{1_700_000_000 + stamp}").write_bytes(b"bad")
     kept(folder)
-    begun(folder, fresh=True)
+    begun(folder, fresh=PHASE_CHECKPOINT)
     left = sorted(path.name for path in folder.glob(f"{FILE_NAME}.bad-*"))
     assert len(left) == start.SET_ASIDE_MAX
     assert left[:2] == [f"{FILE_NAME}.bad-{1_700_000_003}", f"{FILE_NAME}.bad-{1_700_000_004}"]

@@ -259,7 +259,7 @@ def _counted(stage: Stage, path: str) -> dict[str, Any]:
 
 def _stats(path: str) -> dict[str, Any]:
     """The answer of `supervisorctl stats --json`, asked as an operator would. Raises DemoFailed."""
-    command = [sys.executable, "-m", "supervisor.ctl.main", "stats", "--json", "--socket", path]
+    command = [sys.executable, "-P", "-m", "supervisor.ctl.main", "stats", "--json", "--socket", path]
     try:
         done = subprocess.run(command, capture_output=True, check=False, timeout=STATS_S, env=environment({}))
         answer: dict[str, Any] = json.loads(done.stdout)

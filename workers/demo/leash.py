@@ -27,7 +27,7 @@ def tie(parent: int) -> None:
 def main(arguments: list[str]) -> None:
     """Become `python -m MODULE ARGUMENTS...`, tied to PARENT."""
     tie(int(arguments[0]))
-    os.execv(sys.executable, [sys.executable, "-m", *arguments[1:]])  # noqa: S606 (our own modules, no shell)
+    os.execv(sys.executable, [sys.executable, "-P", "-m", *arguments[1:]])  # noqa: S606 (our own modules, no shell)
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ class Troupe:
         log = f"{self._directory}/{name}.log"
         with open(log, "ab") as file:
             process = subprocess.Popen(
-                [sys.executable, *arguments],
+                [sys.executable, "-P", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
