@@ -174,6 +174,7 @@ class AsyncMemoryLayerManager:
         if not self._backing.closed:
             closing = self._disk.submit(self._close)
             await asyncio.shield(asyncio.wrap_future(closing))
+            self._disk.close()
 
     def _close(self) -> None:
         """Calls that nobody waits for any more may still have something to keep."""

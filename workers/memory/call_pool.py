@@ -37,15 +37,23 @@ class CallPool:
         if self._pid != os.getpid():  # a fork in C told nobody
             self._begin()
         context = copy_context()
-        return self._executor.submit(lambda: context.run(work, *args, **kwargs))
+        while True:
+            executor = self._executor
+            try:
+                return executor.submit(lambda: context.run(work, *args, **kwargs))
+            except RuntimeError:
+                if executor is self._executor:
+                    raise  # the interpreter ends; else the pool was closed meanwhile
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The work's result. If the caller is cancelled, work that has begun goes on in its thread."""
         return await asyncio.wrap_future(self.submit(work, *args, **kwargs))
 
     def close(self) -> None:
-        """Wait until all work is done, then end the threads."""
-        self._executor.shutdown()
+        """Wait until all work is done, then end the threads. The pool may be used again."""
+        executor = self._executor
+        self._begin()
+        executor.shutdown()
 
     def before_fork(self) -> None:
         """Threads that are at work need not be waited for: what they hold waits by itself."""

@@ -15,7 +15,16 @@ from typing import Any, Final
 
 from redis.backoff import NoBackoff
 from redis.connection import Connection, DefaultParser, parse_url
-from redis.exceptions import BusyLoadingError, MasterDownError, ReadOnlyError, ResponseError
+from redis.crc import key_slot
+from redis.exceptions import (
+    BusyLoadingError,
+    MasterDownError,
+    MovedError,
+    ReadOnlyError,
+    RedisClusterException,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeout
 from redis.retry import Retry
 from redis.utils import SENTINEL
@@ -24,7 +33,12 @@ from workers.errors import CacheBusy, CacheValueError
 from workers.memory.cache import key_of
 from workers.memory.codec import Page, decode, encode
 
+Node = tuple[str, int]
+"""Host and port of a server of a cluster."""
+
 CONNECTIONS_MAX: Final = 64
+MOVES_MAX: Final = 5
+"""How often a question is sent on from one server of a cluster to another."""
 FIELDS_MAX: Final = 64
 """Pages of one user; beyond it they all go."""
 IDLE_S: Final = 0.5
@@ -140,6 +154,9 @@ class RedisCache:
     def _begin(self) -> None:
         """No connection is ours; those of a parent are closed as they are let go of, not shut down."""
         self._idle: deque[tuple[float, Any]] = deque()
+        self._moved: dict[int, Node] = {}
+        """Which server of a cluster has a slot, where it is not the one that is configured."""
+        self._elsewhere: dict[Node, deque[tuple[float, Any]]] = {}
         self._permits = deque(range(CONNECTIONS_MAX))
         self._pid = os.getpid()
 
@@ -148,17 +165,17 @@ class RedisCache:
 
     def get(self, user_id: str, field: str) -> Page | None:
         """A page, None = a miss."""
-        return page_of(self._ask("HGET", self._key(user_id), field))
+        return page_of(self._ask_about(user_id, "HGET", self._key(user_id), field))
 
     def put(self, user_id: str, pages: Mapping[str, Page]) -> None:
         """Keep pages by field, unless the user was erased after they were loaded."""
         if pages:
-            self._ask(*put_command(self._key(user_id), pages, self._hard_age_s))
+            self._ask_about(user_id, *put_command(self._key(user_id), pages, self._hard_age_s))
 
     def drop_user(self, user_id: str) -> None:
         """Forget all of a user; first what is there, for a full server still takes that."""
-        self._ask("DEL", self._key(user_id))
-        self._ask(*gone_command(self._key(user_id), self.wall(), self._hard_age_s))
+        self._ask_about(user_id, "DEL", self._key(user_id))
+        self._ask_about(user_id, *gone_command(self._key(user_id), self.wall(), self._hard_age_s))
 
     def ping(self) -> None:
         """Raises what a call would raise."""
@@ -167,10 +184,25 @@ class RedisCache:
     def close(self) -> None:
         """Close every idle connection."""
         if self._pid == os.getpid():
-            while self._idle:
-                self._idle.pop()[1].disconnect()
+            for idle in (self._idle, *list(self._elsewhere.values())):
+                while idle:
+                    idle.pop()[1].disconnect()
 
-    def _ask(self, *command: Any) -> Any:
+    def _ask_about(self, user_id: str, *command: Any) -> Any:
+        """Ask the server that has the user's keys: in a cluster, the one that is configured tells which."""
+        node = self._moved.get(key_slot(self._key(user_id).encode())) if self._moved else None
+        for _ in range(MOVES_MAX):
+            try:
+                return self._ask(*command, node=node)
+            except MovedError as moved:
+                node = (moved.host or self._settings.get("host", "localhost"), moved.port)
+                self._moved[moved.slot_id] = node
+            except RedisConnectionError:
+                self._moved.clear()  # the cluster may have changed: ask the configured one again
+                raise
+        raise RedisClusterException(f"sent on more than {MOVES_MAX} times")
+
+    def _ask(self, *command: Any, node: Node | None = None) -> Any:
         """One command, one answer."""
         if self._pid != os.getpid():
             self._begin()
@@ -180,7 +212,7 @@ class RedisCache:
         except IndexError:
             raise CacheBusy(f"{CONNECTIONS_MAX} calls of the cache are under way") from None
         try:
-            connection = self._take()
+            connection = self._take(node)
             try:
                 connection.send_packed_command(packed(command), check_health=False)
                 answer = connection.read_response()
@@ -189,29 +221,39 @@ class RedisCache:
                     connection.disconnect()
                     self.close()  # the others lead to the same server
                 else:
-                    self._give(connection)  # it was an answer, and all of it
+                    self._give(connection, node)  # it was an answer, and all of it
                 raise
             except BaseException:
                 connection.disconnect()
                 raise
-            self._give(connection)
+            self._give(connection, node)
             return answer
         finally:
             permits.append(permit)
 
-    def _take(self) -> Any:
+    def _take(self, node: Node | None = None) -> Any:
         """An idle connection that is still good, else a new one."""
+        idle = self._idle if node is None else self._elsewhere.setdefault(node, deque())
         while True:
             try:
-                since, connection = self._idle.pop()
+                since, connection = idle.pop()
             except IndexError:
-                return self._kind(retry=Retry(NoBackoff(), 0), **self._settings)
+                return self._made(node)
             if self._clock() - since <= IDLE_S or not _spoiled(connection):
                 return connection
             connection.disconnect()
 
-    def _give(self, connection: Any) -> None:
-        self._idle.append((self._clock(), connection))
+    def _made(self, node: Node | None) -> Any:
+        settings, kind = self._settings, self._kind
+        if node is not None:
+            settings = {**settings, "host": node[0], "port": node[1]}
+            if settings.pop("path", None) is not None:
+                kind = Connection
+        return kind(retry=Retry(NoBackoff(), 0), **settings)
+
+    def _give(self, connection: Any, node: Node | None = None) -> None:
+        idle = self._idle if node is None else self._elsewhere.setdefault(node, deque())
+        idle.append((self._clock(), connection))
 
 
 def _spoiled(connection: Any) -> bool:

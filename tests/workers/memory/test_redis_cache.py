@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import threading
 import time
 
 import pytest
+from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisClusterException, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeout
 
+from tests.chaos import Chaos
 from tests.servers import RedisServer, room
 from workers.memory.cache import key_of
 from workers.memory.codec import Page, pages
@@ -186,3 +190,68 @@ def test_after_a_failover_no_connection_leads_to_the_former_primary() -> None:
         cache.close()
         for server in (former, primary):
             server.kill()
+
+
+class Signpost:
+    """A server of a cluster that has no slot: it sends everybody to another one."""
+
+    def __init__(self, port: int) -> None:
+        self._to, self.asked = port, 0
+        self._door = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._door.getsockname()[1]}/0"
+        self._guests: list[socket.socket] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                guest, _ = self._door.accept()
+                self._guests.append(guest)
+                threading.Thread(target=self._answer, args=(guest,), daemon=True).start()
+
+    def _answer(self, guest: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while asked := guest.recv(65536):
+                self.asked += 1
+                key = next(part for part in asked.split(b"\r\n") if part.startswith(b"breakerd:"))
+                slot = key_slot(key.removesuffix(b":gone"))
+                guest.sendall(b"-MOVED %d 127.0.0.1:%d\r\n" % (slot, self._to))
+
+    def close(self) -> None:
+        """No more guests."""
+        self._door.close()
+        for one in self._guests:
+            one.close()
+
+
+def test_one_server_of_a_cluster_is_enough(valkey: RedisServer, valkey_proxy: Chaos) -> None:
+    """What it has not, it sends on: that is followed, remembered, asked anew when it fails."""
+    post = Signpost(valkey_proxy.port)
+    cache = RedisCache(post.url, LIMIT_S, LIMIT_S, 3600.0)
+    one = page("one")
+    cache.put("ann", {"a": one})
+    assert [cache.get("ann", "a") for _ in range(5)] == [one] * 5
+    assert post.asked == 1
+    valkey_proxy.refuse()
+    for idle in cache._elsewhere.values():
+        idle.pop()[1].disconnect()
+    with pytest.raises(RedisConnectionError):
+        cache.get("ann", "a")
+    valkey_proxy.heal()
+    assert cache.get("ann", "a") == one
+    assert post.asked == 2
+    cache.drop_user("ann")
+    assert cache.get("ann", "a") is None
+    cache.close()
+    post.close()
+
+
+def test_servers_that_send_each_other_round() -> None:
+    """A cluster that does not know its slots costs a few questions, not all time."""
+    post = Signpost(0)
+    post._to = int(post.url.rpartition(":")[2].partition("/")[0])
+    cache = RedisCache(post.url, LIMIT_S, LIMIT_S, 3600.0)
+    with pytest.raises(RedisClusterException, match="sent on"):
+        cache.get("ann", "a")
+    cache.close()
+    post.close()
