@@ -20,10 +20,12 @@ HIDDEN: Final = "***"
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 SECRET: Final = re.compile("pass|pwd|secret|token|key|auth|credential|dsn", re.IGNORECASE)
 """What the name of a secret has in it."""
-_BEHIND: Final = re.compile(rf"([\w-]*(?:{SECRET.pattern})[\w-]*[=:]\s*)[^\s&;,'\"]+", re.IGNORECASE)
-_FLAG: Final = re.compile(rf"-{{1,2}}[\w-]*(?:{SECRET.pattern})[\w-]*", re.IGNORECASE)
+_BEHIND: Final = re.compile(rf"((?:{SECRET.pattern})[\w-]{{0,80}}[=:]\s{{0,9}})[^\s&;,'\"]+", re.IGNORECASE)
+_FLAG: Final = re.compile(
+    rf"-(?=[\w-]+\Z)(?:(?!{SECRET.pattern})[\w-])*(?:{SECRET.pattern})[\w-]*", re.IGNORECASE
+)
 """A word of a command behind which a secret stands."""
-_PASSWORD: Final = re.compile(r"(://[^:/?#\s@]*:)[^\s]+(@)")
+_PASSWORD: Final = re.compile(r"(://[^:/?#\s@]*:)(\S+)")
 
 Wrong = Callable[[str, str], None]
 """Takes the path of a mistake and the sentence about it."""
@@ -88,7 +90,13 @@ def as_json(value: Any) -> Any:
 
 def masked(text: str) -> str:
     """The text without the password of a URL in it, as people may see it."""
-    return _PASSWORD.sub(rf"\1{HIDDEN}\2", text)
+    return _PASSWORD.sub(_hidden, text)
+
+
+def _hidden(found: re.Match[str]) -> str:
+    """Up to the last @ behind it: a password may hold one."""
+    begun, rest = found.groups()
+    return f"{begun}{HIDDEN}@{rest.rpartition('@')[2]}" if "@" in rest[1:] else begun + rest
 
 
 def for_people(value: Any) -> Any:

@@ -107,13 +107,14 @@ class MemoryErrorHandler:
             return found
         seen_by.add(self._number)
         now = self.surroundings.clock()
+        said = None
         if found.rejected:
             self._counts.rejected(found.error_type)
         else:
             said, wall = describe(error), self.surroundings.wall()
             operation = self._counts.error(found.error_type, operation, said, now, wall)
             process_counters().add(found.error_type.name, operation)
-        self._log(found, named(operation), error, now)
+        self._log(found, named(operation), error, said, now)
         return found
 
     def strategy(self, found: Classification) -> FallbackStrategy:
@@ -125,7 +126,9 @@ class MemoryErrorHandler:
         """The error goes no further: should the same object be raised again, that is another error."""
         marks(error).discard(self._number)
 
-    def _log(self, found: Classification, operation: str, error: BaseException, now: float) -> None:
+    def _log(
+        self, found: Classification, operation: str, error: BaseException, said: str | None, now: float
+    ) -> None:
         level = logging.INFO if found.rejected else logging.WARNING
         if not self.logger.isEnabledFor(level):
             return
@@ -142,7 +145,7 @@ class MemoryErrorHandler:
         }
         more = f" ({unsaid} more like it were not logged)" if unsaid else ""
         text = "%s in %s: %s [%s, %s; advice: %s]%s"
-        said = describe(error)
+        said = describe(error) if said is None else said
         values = (found.error_type.name, operation, said, found.origin.value, found.code, strategy.name, more)
         try:
             self.logger.log(level, text, *values, extra=context)

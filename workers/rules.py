@@ -225,7 +225,7 @@ TEXTS: Final = _rules(
     starting up|shutting down|not yet accepting|in recovery mode | connection | Drc | as 57P03
     authentication failed|no pg_hba|access denied|(invalid |wrong)pass|noauth | connection | S-- | as 28*
     (role|database|user) \S+ (does not exist|is not permitted) | connection | S-- | as 28* or 3D000
-    pool\b.*(exhausted|limit of|timeout|used up) | connection | Lr- | the pool of this process is used up
+    pool\b.{0,80}(exhausted|limit of|timeout|used up) | connection | Lr- | the pool of this process is used up
     syntax error|no such (table|column)|(relation|column) \S+ does not exist | operation | C-- | as 42*
     unique constraint|duplicate (key|entry)|violates|constraint failed | operation | C-- | as 23*
     deadlock|could not serialize|lock wait | operation | Dr- | as 40P01

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import sqlite3
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,13 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supervisor import checks
 from tests.servers import Postgres, RedisServer
 from tests.workers.facts import provoked
+from workers import redact as redaction
+from workers.classify import classify
+from workers.handler import MemoryErrorHandler
+from workers.probes.question import without
 from workers.redact import MESSAGE_MAX, describe, redact
 
 CANARY = "c4n4ry-7f3a"
@@ -42,13 +49,159 @@ TEXTS = [
     f"LINE 1: SELECT '{CANARY}'\n        ^",
     f"(x.Error) no\n[SQL: INSERT INTO t VALUES ('{CANARY}')]\n[parameters: {{'a': '{CANARY}'}}]\n(B)",
     f"CONTEXT:  unnamed portal parameter $1 = '{CANARY}'",
+    f"Incorrect API key provided: {CANARY}. See https://platform.example/keys",
+    f"Invalid api-key given: {CANARY}",
+    f"the password is {CANARY}",
+    f"passphrase was {CANARY}, try again",
+    f"token {CANARY} expired",
+    f"Cookie: theme=dark; sid={CANARY}; path=/",
+    f"Set-Cookie: a=b; c={CANARY}",
+    f"https://bucket.example/o?X-Amz-Credential=a&X-Amz-Signature={CANARY}",
+    f"https://blob.example/o?sv=2024&sig={CANARY}&se=1",
+    f"https://cdn.example/o?Expires=1&Signature={CANARY}",
+    f"private_key = {CANARY}",
+    f"-----BEGIN RSA PRIVATE KEY-----\n{CANARY}\n-----END RSA PRIVATE KEY-----",
+    f"no mailbox {CANARY}@mail.example",
+    f"redis://:{CANARY}@cache:6379/0 is gone",
+    f"amqp://app:{CANARY} with@mq",
+    "x" * 3950 + f" postgresql://application:{CANARY}{'y' * 200}@db",
 ]
+MADE = [
+    "sk-live-" + "Ab12Cd34" * 3,
+    "ghp_" + "q1W2e3R4" * 4,
+    "xoxb-12345678-abcdefgh",
+    "AKIA" + "ABCDEFGH12345678",
+    "eyJ0eXAiOiJKV1QifQ.eyJpc3MiOiJ4In0.c2lnbmF0dXJl",
+    "github_pat_11ABCDEFG0123456789",
+    "q9ZpL2mX7vB4nK8sT1wR6yD3",
+]
+KNOWN = [
+    'password authentication failed for user "app"',
+    "token is missing",
+    "no route to http://10.1.2.3:8080/health",
+    "redis://[::1]:6379/0 refused",
+    "the key of shop/upstream is not-a-secret",
+    "job 6f1c2d3e-0a1b-4c2d-8e3f-a1b2c3d4e5f6 failed",
+    'connection to server on socket "/srv/pg/.s.PGSQL.5432" failed: No such file or directory',
+]
+LONG = {
+    "dashes": "a-" * 10_000,
+    "base64": "Zm9v" * 5_000,
+    "kebab": "alpha-x1-beta-" * 1_500,
+    "one scheme": "a" * 19_990 + "://b:c@d",
+    "schemes": "://" * 6_666,
+    "addresses": "a://b:" * 3_333,
+    "hosts": "//b:c" * 4_000,
+    "quotes": "'" * 20_000,
+    "double quotes": '"' * 20_000,
+    "escaped quotes": "token='\\" * 2_500,
+    "braces": "{" * 10_000 + "}" * 10_000,
+    "brackets": "[SQL: " * 3_300,
+    "names": "token" * 4_000,
+    "names and spaces": ("token" + " " * 20) * 800,
+    "credentials": "credential" * 2_000,
+    "colons": ": '" * 6_666,
+    "spaces": " " * 20_000,
+    "lines": "LINE 1\n" * 2_800,
+    "mail": "a.b+" * 5_000,
+    "ats": "a@" * 10_000,
+    "keys": "-----BEGIN " * 1_800,
+    "cookies": "cookie " * 2_850,
+    "bearers": "bearer " * 2_850,
+    "digits": "1" * 20_000,
+    "relations": 'relation "a' * 1_800,
+    "JWTs": "eyJhbGciOi." * 1_800,
+    "letters of Japan": "あ" * 20_000,
+}
 
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_no_secret_is_left(text: str) -> None:
     """In none of the places where messages carry them."""
     assert "c4n4ry" not in redact(text)
+
+
+@pytest.mark.parametrize("token", MADE)
+def test_a_token_is_known_by_its_looks(token: str) -> None:
+    """Wherever it stands."""
+    assert redact(f"rejected {token} of the caller") == "rejected *** of the caller"
+    assert token[4:] not in redact(f"rejected:{token}, sorry")
+
+
+@pytest.mark.parametrize("text", KNOWN)
+def test_what_is_no_secret_is_left(text: str) -> None:
+    """Sentences about passwords, ports, paths and ids."""
+    assert redact(text) == text
+
+
+def cost(text: str) -> float:
+    """Seconds of the processor that redacting takes, the best of some attempts."""
+    best = 1.0
+    for _ in range(5):
+        began = time.thread_time()
+        redact(text)
+        best = min(best, time.thread_time() - began)
+    return best
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_any_text_takes_little_time(kind: str) -> None:
+    """20,000 characters in 5 ms, with a margin for a slow machine."""
+    assert cost(LONG[kind]) < 0.015
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_no_pattern_is_worse_than_linear(kind: str) -> None:
+    """Each of them alone, on all of a text: ten times the length takes about ten times as long."""
+    uses: list[Callable[[str], object]] = [
+        functools.partial(pattern.sub, "") for pattern, _ in redaction._RULES
+    ]
+    uses += [functools.partial(pattern.sub, "") for pattern in (checks._BEHIND, checks._PASSWORD)]
+    uses += [checks._FLAG.fullmatch]
+    for use in uses:
+        took = []
+        for text in (LONG[kind][:2_000], LONG[kind]):
+            began = time.thread_time()
+            use(text)
+            took.append(time.thread_time() - began)
+        assert took[1] < 40 * took[0] + 0.02, (kind, use)
+
+
+def test_a_text_is_classified_in_little_time() -> None:
+    """Words that a rule begins with, again and again."""
+    for word in ("pool ", "user ", "database a ", "time "):
+        error = RuntimeError(word * 4_000)
+        began = time.thread_time()
+        classify(error)
+        assert time.thread_time() - began < 0.02
+
+
+class Counted(Exception):
+    """Counts how often it is asked what it says."""
+
+    asked = 0
+
+    def __str__(self) -> str:
+        """Nothing much."""
+        self.asked += 1
+        return "no"
+
+
+def test_an_error_is_redacted_once() -> None:
+    """Although it is counted, kept and logged."""
+    judged, handled = Counted(), Counted()
+    classify(judged)
+    MemoryErrorHandler().handle_database_error(handled, "store")
+    assert handled.asked == judged.asked + 1
+
+
+def test_a_socket_of_a_probe_is_told() -> None:
+    """Where it is said is no secret; the password is."""
+    url = f"postgresql://app@/shop?host=/srv/sockets/pg&password={CANARY}"
+    text = f'connection to server on socket "/srv/sockets/pg/.s.PGSQL.5432" failed: no {CANARY}'
+    assert without(text, url) == (
+        'connection to server on socket "/srv/sockets/pg/.s.PGSQL.5432" failed: no ***'
+    )
 
 
 def test_what_happened_is_left() -> None:

@@ -96,6 +96,9 @@ def place(value: str) -> str:
     return value
 
 
+HOSTS: Final = ("host", "hostaddr", "unix_socket_path")
+
+
 def without(text: str, url: str) -> str:
     """The text in one redacted line, in which no password of this URL, or of the one there, stands."""
     words = _passwords(url)
@@ -110,8 +113,14 @@ def _passwords(url: str) -> set[str]:
     """The URL itself and whatever in it may be a password, as it stands there and as it is meant."""
     try:
         parts = urlsplit(url)
-        found = [parts.password or "", *(pair.partition("=")[2] for pair in parts.query.split("&"))]
+        found = [parts.password or "", *_values(parts.query)]
     except ValueError:
         found = []
     words = {url, *found, *map(unquote, found)}
     return {word for word in words if len(word) >= HIDDEN_LEAST}
+
+
+def _values(query: str) -> list[str]:
+    """The values of a query but for its hosts: a socket's path is no secret, and is what one must know."""
+    pairs = (pair.partition("=") for pair in query.split("&"))
+    return [value for name, _, value in pairs if name not in HOSTS]

@@ -48,10 +48,7 @@ def test_what_macos_does_not_have(tmp_path: Path) -> None:
 
 def test_windows_is_named_at_the_import() -> None:
     """Without record locks, the error says which system it is, and which ones will do."""
-    program = (
-        "import sys; sys.modules['fcntl'] = None\n"
-        "import memory_error_handler_integration_example\n"
-    )
+    program = "import sys; sys.modules['fcntl'] = None\nimport memory_error_handler_integration_example\n"
     told = ran(program).stderr.splitlines()[-1]
     assert told.endswith(f"it runs on Linux and macOS, and not on {sys.platform}")
 
