@@ -26,7 +26,7 @@ from sqlalchemy.exc import ArgumentError
 
 from ipc.vocabulary import check_name
 from workers.errors import MemoryConfigError
-from workers.memory.places import database_file, mark, spool_place
+from workers.memory.places import database_file, is_by_mark, mark, spool_place
 
 CACHE_SCHEMES: Final = {
     "redis": "redis",
@@ -202,10 +202,15 @@ class MemoryConfig:
         else:
             wrong += self._schema()
             try:
-                place = os.path.abspath(self.spool_directory or spool_place(self.mark))
+                own = spool_place(self.mark)
+                place = os.path.abspath(self.spool_directory or own)
+                if is_by_mark(place) and os.path.dirname(place) == os.path.dirname(own):
+                    place = own  # `dataclasses.replace` has brought along that of another database
                 object.__setattr__(self, "spool_directory", place)
             except RuntimeError:
-                wrong.append(f"memory.spool_directory: {_HOMELESS}")
+                place = self.spool_directory and os.path.abspath(self.spool_directory)
+                object.__setattr__(self, "spool_directory", place)
+                wrong += [] if place else [f"memory.spool_directory: {_HOMELESS}"]
         if self.cache_url is not None:
             try:
                 object.__setattr__(self, "cache_url", cache(self.cache_url))

@@ -40,6 +40,11 @@ def spool_place(of: str) -> str:
     return str(home() / f"spool-{of}")
 
 
+def is_by_mark(path: str) -> bool:
+    """Whether a folder's name was made of the mark of a database."""
+    return bool(re.fullmatch("spool-[0-9a-f]{16}", os.path.basename(path)))
+
+
 def server_options(url: URL) -> dict[str, str]:
     """The server settings that a URL's `options` hold, by name."""
     given = url.query.get("options", "")

@@ -67,6 +67,7 @@ class Store:
         self.sqlite = config.database_url.startswith("sqlite")
         self._settings = engines.transaction_settings(config)
         self._engine: Engine | None = None
+        self._end: weakref.finalize[[Engine, int], Store] | None = None
         self._ready = False
         self._indexed = False
         self._busy = 0
@@ -193,6 +194,12 @@ class Store:
                 schema.bring(link, self.config)
             self._indexed = search.prepare(link)
 
+    def _end_with_me(self, engine: Engine) -> None:
+        """Close the engine's connections when nobody has this store any more."""
+        if self._end is not None:
+            self._end.detach()
+        self._end = weakref.finalize(self, _disposed, engine, os.getpid())
+
     # ── forks ────────────────────────────────────────────────────────────────────────────────────
 
     @contextmanager
@@ -204,7 +211,7 @@ class Store:
                 self._state.wait()
             if self._engine is None:
                 self._engine = engines.make(self.config)
-                weakref.finalize(self, _disposed, self._engine, os.getpid())
+                self._end_with_me(self._engine)
             engine = self._engine
             self._busy += 1
         try:
@@ -239,3 +246,4 @@ class Store:
         if self._engine is not None:
             self._abandoned.append(self._engine.pool)
             self._engine.dispose(close=False)
+            self._end_with_me(self._engine)

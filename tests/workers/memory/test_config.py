@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,17 @@ def test_a_schema_is_part_of_the_mark() -> None:
     prefixes = [MemoryConfig(database_url=url, cache_prefix=one).cache_namespace for one in ("", "a", "b")]
     assert len(set(prefixes)) == 3
     assert MemoryConfig(database_url=url, breaker="database").database_breaker == "database"
+
+
+def test_a_copy_for_another_database_has_its_own_spool(tmp_path: Path) -> None:
+    """`dataclasses.replace` does not bring one tenant's spool to another; a named one stays."""
+    blue = MemoryConfig(database_url="postgresql://h/a", schema="blue")
+    green = replace(blue, schema="green")
+    assert green == MemoryConfig(database_url="postgresql://h/a", schema="green")
+    assert green.spool_directory != blue.spool_directory
+    assert replace(green, schema="blue") == blue
+    named = MemoryConfig(database_url="postgresql://h/a", spool_directory=str(tmp_path / "spool"))
+    assert replace(named, schema="green").spool_directory == str(tmp_path / "spool")
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 
 import pytest
 
+from tests.ipc.waiting import eventually
+from tests.servers import Postgres
 from workers.memory.config import MemoryConfig
 from workers.memory.records import Conversation
 from workers.memory.store import Store
@@ -72,3 +75,24 @@ def test_b4_forked_while_threads_are_at_it(config: MemoryConfig) -> None:
             thread.join()
         assert codes == [0, 0, 0, 0]
         assert len(store.history("ann", 1000)) == 3 * MANY + 8 + 1
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_store_that_a_child_drops_gives_its_connections_back(postgres: Postgres) -> None:
+    """A child goes on with a store of its parent and lets go of it; the parent's connection is still good."""
+    database = postgres.database()
+    query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}'"
+    stores = [Store(MemoryConfig(database_url=postgres.url(database)))]
+    talk(stores[0], 1)
+
+    def dropped() -> None:
+        talk(stores[0], 1)
+        assert postgres.execute(query) == [(2,)]
+        stores.clear()
+        gc.collect()
+        eventually(lambda: postgres.execute(query) == [(1,)])
+
+    assert waited(forked(dropped)) == 0
+    talk(stores[0], 1)
+    assert len(stores[0].history("ann", 10)) == 3
+    stores[0].close()
