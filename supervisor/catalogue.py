@@ -7,6 +7,8 @@ probe's words mean), `views` (resolves names that people type). Knows no worker'
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, ValuesView
 from typing import Any, Final
 
 from ipc.breaker import Breaker
@@ -15,12 +17,24 @@ from ipc.errors import SettingsError
 from ipc.vocabulary import BreakerSettings, BreakerState
 from supervisor.errors import BreakerNotFound
 from supervisor.host_breaker import HostBreaker, read_settings
-from supervisor.messages import Configured, ProbeEnded, ProbesConfigured
+from supervisor.idle import Idle
+from supervisor.messages import Answer, Configured, Forget, ProbeEnded, ProbesConfigured, Refused
+from supervisor.metrics import BreakerMetrics
 from supervisor.probe_watch import ERROR, ProbeWatch, Probing
 from supervisor.turn import Turn
 
 BREAKERS_MAX: Final = 4096
 """Breakers of a host; beyond it a declaration is refused and told, and its outcomes are `unknown_row`."""
+BREAKERS_EACH: Final = BREAKERS_MAX // 4
+"""Of these, breakers of one user, and of one namespace; root and the supervisor's own user have no share."""
+BREAKERS_KEPT: Final = BREAKERS_MAX // 16
+"""Of these, breakers that only root and the supervisor's own user can have."""
+FORGOTTEN_SHOWN: Final = 100
+"""Forgotten breakers that an answer names."""
+FORGET_S: Final = 86_400.0
+"""A breaker that no worker has had for so long is forgotten."""
+NAMED_MAX: Final = 3
+"""Forgotten breakers that an event names."""
 NO_SETTINGS: Final = frozenset({"", "null", "{}"})
 """What the configuration says of a breaker that it mentions without deciding its settings."""
 
@@ -29,7 +43,25 @@ class Catalogue:
     """The breakers by number and by full name, and the configuration file's word on them."""
 
     def __init__(self) -> None:
-        self.numbered: list[HostBreaker] = []
+        self.by_number: dict[int, HostBreaker] = {}
+        """In the order of their first declaration. No number is given twice, whatever was forgotten."""
+        self.following = 0
+        """The number of the next breaker."""
+        self.own = -1
+        """The supervisor's own user; -1 = not known."""
+        self.idle = Idle[int]()
+        """Numbers of the breakers without workers."""
+        self.forgotten = BreakerMetrics()
+        """What was counted of breakers that are forgotten."""
+        self.forgotten_count = 0
+        self.full_at: float | None = None
+        """When a breaker was last refused for want of room (s of CLOCK_MONOTONIC)."""
+        self.full = ""
+        """Why, a sentence without its end."""
+        self.spaces: dict[str, dict[int, HostBreaker]] = {}
+        """The breakers of each namespace by number."""
+        self.owned: Counter[int] = Counter()
+        """How many breakers each user made."""
         self.named: dict[str, HostBreaker] = {}
         self.configured: dict[str, tuple[BreakerSettings | None, bool]] = {}
         """By full or short name: settings (None = the file gives none), and whether it is critical."""
@@ -38,38 +70,166 @@ class Catalogue:
         self._probed: dict[str, list[HostBreaker]] = {}
         """By the same names: the breakers that this probe speaks for; it follows from the rest."""
 
+    @property
+    def numbered(self) -> ValuesView[HostBreaker]:
+        """Every breaker, in the order of their first declaration."""
+        return self.by_number.values()
+
     def resolve(self, name: str) -> str:
-        """The full name of what a person typed, full or short. Raises BreakerNotFound."""
+        """The full name of what a person typed, full or short. Raises BreakerNotFound.
+
+        Of several breakers that a short name may mean it is the only one that has workers.
+        """
         if name in self.named:
             return name
-        candidates = tuple(sorted(full for full, found in self.named.items() if found.short == name))
+        candidates = sorted(full for full, found in self.named.items() if found.short == name)
+        if len(candidates) > 1:
+            busy = [full for full in candidates if self.named[full].shown]
+            candidates = busy if len(busy) == 1 else candidates
         if len(candidates) != 1:
-            raise BreakerNotFound(name, candidates)
+            raise BreakerNotFound(name, tuple(candidates))
         return candidates[0]
 
+    def owner_of(self, namespace: str) -> int | None:
+        """The user who used this namespace first, of whom breakers are known; None = nobody."""
+        known = self.spaces.get(namespace)
+        owner = next(iter(known.values())).owner if known else -1
+        return None if owner < 0 else owner
+
     def find_or_make(
-        self, namespace: str, short: str, first: BreakerSettings, now: float
+        self, namespace: str, short: str, first: BreakerSettings, owner: int, turn: Turn
     ) -> HostBreaker | None:
-        """The breaker of this name, made with the settings in force if it is new; None = the host is full."""
+        """The breaker of this name, made with the settings in force if it is new; None = there is no room."""
         found = self.named.get(f"{namespace}/{short}")
         if found is not None:
             return found
-        if len(self.numbered) >= BREAKERS_MAX:
+        if not self._make_room(namespace, owner, turn):
             return None
         settings, critical = self._said(namespace, short)
         made = HostBreaker(
-            len(self.numbered),
+            self.following,
             namespace,
             short,
-            Breaker(settings if settings is not None else first, now),
+            Breaker(settings if settings is not None else first, turn.now),
             configured=settings,
             critical=critical,
+            owner=owner,
         )
-        self.numbered.append(made)
-        self.named[made.name] = made
+        self._add(made)
+        self.idle.rest(made.number, owner, turn.now)
         self._assign(made)
-        self._gate(made, now)
+        self._gate(made, turn.now)
         return made
+
+    def _add(self, breaker: HostBreaker) -> None:
+        self.following = max(self.following, breaker.number + 1)
+        self.by_number[breaker.number] = breaker
+        self.named[breaker.name] = breaker
+        self.spaces.setdefault(breaker.namespace, {})[breaker.number] = breaker
+        self.owned[breaker.owner] += 1
+
+    # --- room -------------------------------------------------------------------------------------
+
+    def _make_room(self, namespace: str, owner: int, turn: Turn) -> bool:
+        """Whether there is room for one more breaker of this user in this namespace.
+
+        Where there is none, the breaker goes that nobody has used for longest: of this user, of this
+        namespace, of the host.
+        """
+        privileged = owner in (0, self.own)
+        most = BREAKERS_MAX if privileged else BREAKERS_MAX - BREAKERS_KEPT
+        if not privileged and self.owned[owner] >= BREAKERS_EACH:
+            text = f"user {owner} has {BREAKERS_EACH} breakers, which is the limit of one user"
+            if not self._forget_one(self.idle.of(owner), turn):
+                return self._no_room(text, turn)
+        space = self.spaces.get(namespace, {})
+        if not privileged and len(space) >= BREAKERS_EACH:
+            text = f"namespace {namespace} has {BREAKERS_EACH} breakers, which is the limit of one namespace"
+            if not self._forget_one(self._idle_of(space), turn):
+                return self._no_room(text, turn)
+        if len(self.by_number) >= most and not self._forget_one(self.idle.oldest(), turn):
+            return self._no_room(f"{most} breakers exist, which is the limit", turn)
+        return True
+
+    def _no_room(self, text: str, turn: Turn) -> bool:
+        self.full_at, self.full = turn.now, text
+        return False
+
+    def _idle_of(self, space: dict[int, HostBreaker]) -> list[int]:
+        """The numbers of those without workers, longest unused first."""
+        return sorted((number for number in space if number in self.idle), key=self.idle.since)
+
+    def _forget_one(self, candidates: Iterable[int], turn: Turn) -> bool:
+        """Forget the first of these that may go; whether one did. Nobody waits for a closed one."""
+        for number in candidates:
+            breaker = self.by_number[number]
+            if self._dispensable(breaker) and breaker.state is BreakerState.CLOSED:
+                self.forget(breaker, turn)
+                return True
+        return False
+
+    def _dispensable(self, breaker: HostBreaker) -> bool:
+        """Whether nobody has a hand in it: no worker, no operator, no table of the configuration."""
+        tabled = breaker.name in self.configured or breaker.short in self.configured
+        return not breaker.shown and breaker.breaker.manual is None and not tabled
+
+    def forget(self, breaker: HostBreaker, turn: Turn) -> None:
+        """Drop a breaker that no worker has; its counts stay in the totals."""
+        self.forgotten.add(breaker.metrics)
+        self.forgotten_count += 1
+        number = breaker.number
+        self.idle.use(number)
+        del self.by_number[number], self.named[breaker.name], self.spaces[breaker.namespace][number]
+        if not self.spaces[breaker.namespace]:
+            del self.spaces[breaker.namespace]
+        self.owned[breaker.owner] -= 1
+        if not self.owned[breaker.owner]:
+            del self.owned[breaker.owner]
+        watch = self.watch_of(breaker)
+        if watch is not None:
+            self._probed[watch.rule.table].remove(breaker)
+        turn.forgot(breaker)
+
+    def forget_old(self, turn: Turn) -> None:
+        """Forget what no worker has had for a day; what may not go is looked at again in a day."""
+        gone = []
+        for number in self.idle.older(turn.now, FORGET_S):
+            breaker = self.by_number[number]
+            if self._dispensable(breaker):
+                gone.append(breaker.name)
+                self.forget(breaker, turn)
+            else:
+                self.idle.rest(number, breaker.owner, turn.now)
+        if gone:
+            turn.happened("breaker", f"{_named(gone)} forgotten: no worker for a day", event="forgotten")
+
+    def forget_due(self) -> float:
+        """When `forget_old` may have something to do, at the earliest (s of CLOCK_MONOTONIC)."""
+        return self.idle.first + FORGET_S
+
+    def told_to_forget(self, told: Forget, turn: Turn) -> None:
+        """An authorised operator wants breakers to be forgotten: one, or all that nobody has a hand in."""
+        if told.breaker:
+            breaker = self.named.get(told.breaker)
+            if breaker is None:
+                turn.effects.append(Refused("unknown", f"there is no breaker {told.breaker}"))
+                return
+            if breaker.shown:
+                count = len({worker for worker, _ in breaker.shown})
+                text = f"{told.breaker} is in use by {count} worker{'s' if count > 1 else ''}"
+                turn.effects.append(Refused("in-use", text))
+                return
+            chosen = [breaker]
+        else:
+            idle = [self.by_number[number] for number in self.idle]
+            chosen = [breaker for breaker in idle if breaker.breaker.manual is None]
+        names = [breaker.name for breaker in chosen]
+        for breaker in chosen:
+            self.forget(breaker, turn)
+        turn.effects.append(Answer({"forgotten": len(names), "names": names[:FORGOTTEN_SHOWN]}))
+        who = f"{told.user} (uid {told.uid})"
+        facts = {"uid": str(told.uid), "user": told.user, "verb": "forget", "count": str(len(names))}
+        turn.happened("command", f"{who}: forget {_named(names)}", told.breaker, **facts)
 
     def configure(self, told: Configured, turn: Turn) -> None:
         """The configuration file was read, for the first time or again; windows and states are kept."""
@@ -201,6 +361,9 @@ class Catalogue:
             breaker.shift(delta_s)
         for watch in self.watches.values():
             watch.shift(delta_s)
+        self.idle.shift(delta_s)
+        if self.full_at is not None:
+            self.full_at += delta_s
 
     def to_plain(self) -> list[Any]:
         """The breakers, the configuration and the probes as JSON values."""
@@ -211,21 +374,31 @@ class Catalogue:
                 for name, (settings, critical) in self.configured.items()
             ],
             [watch.to_plain() for watch in self.watches.values()],
+            [self.following, self.own, self.forgotten_count, self.forgotten.to_plain()],
+            [list(resting) for resting in self.idle.to_plain()],
         ]
 
     @classmethod
     def from_plain(cls, plain: list[Any]) -> Catalogue:
         """The catalogue that `to_plain` wrote."""
         catalogue = cls()
-        for number, values in enumerate(plain[0]):
-            breaker = HostBreaker.from_plain(number, values)
-            catalogue.numbered.append(breaker)
-            catalogue.named[breaker.name] = breaker
+        for values in plain[0]:
+            catalogue._add(HostBreaker.from_plain(values))
         for name, settings, critical in plain[1]:
             read = None if settings is None else BreakerSettings.from_json(settings)
             catalogue.configured[name] = (read, critical)
         for values in plain[2]:
             watch = ProbeWatch.from_plain(values)
             catalogue.watches[watch.rule.table] = watch
+        catalogue.following, catalogue.own, catalogue.forgotten_count, counted = plain[3]
+        catalogue.forgotten = BreakerMetrics.from_plain(counted)
+        for number, owner, since in plain[4]:
+            catalogue.idle.rest(number, owner, since)
         catalogue._assign_all()
         return catalogue
+
+
+def _named(names: list[str]) -> str:
+    """The first of them, and how many more."""
+    more = f" and {len(names) - NAMED_MAX} more" if len(names) > NAMED_MAX else ""
+    return f"{', '.join(names[:NAMED_MAX]) or 'nothing'}{more}"

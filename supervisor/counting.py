@@ -6,10 +6,13 @@ Neighbours: `engine` calls, `metrics` and `worker` hold the numbers. Knows no br
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ipc.vocabulary import OTHER_CLASS, OutcomeKind, Tally
+from supervisor.idle import Idle
 from supervisor.messages import Taken
 from supervisor.metrics import KIND_NAMES, ClassCount, Lost
 from supervisor.worker import Worker
@@ -18,6 +21,12 @@ COUNTERS_MAX: Final = 8192
 """Counters of a host; beyond it an operation is counted as `other`."""
 COUNTERS_OTHER_MAX: Final = 1024
 """Counters called `other` beyond that; a further one is refused."""
+COUNTERS_EACH: Final = COUNTERS_MAX // 4
+"""Counters of one user, and of one namespace; root and the supervisor's own user have no share."""
+COUNTERS_KEPT: Final = COUNTERS_MAX // 16
+"""Counters that only root and the supervisor's own user can have."""
+FORGET_S: Final = 86_400.0
+"""A counter that no worker has had for so long is forgotten."""
 CounterKey = tuple[str, str, str]
 """(namespace, kind, operation)."""
 
@@ -34,6 +43,17 @@ class Counting:
     """What that was, a sentence without its end."""
     counters: dict[CounterKey, ClassCount] = field(default_factory=dict)
     """What workers count beside calls, over all workers that ever were."""
+    own: int = -1
+    """The supervisor's own user; -1 = not known."""
+    idle: Idle[CounterKey] = field(default_factory=Idle)
+    """Counters that are no worker's."""
+    _owners: dict[CounterKey, int] = field(default_factory=dict)
+    """The user whose worker declared each counter first; -1 = not known."""
+    _owned: Counter[int] = field(default_factory=Counter)
+    _spaces: Counter[str] = field(default_factory=Counter)
+    """How many counters each user and each namespace has."""
+    _uses: Counter[CounterKey] = field(default_factory=Counter)
+    """How many rows of workers are which counter; it follows from the workers."""
 
     def take(self, taken: Taken, worker: Worker, now: float) -> None:
         """Count everything of one drain and remember where the next one begins."""
@@ -94,15 +114,73 @@ class Counting:
         counted.count += more
         counted.last_seen = now
 
-    def counter(self, namespace: str, kind: str, operation: str) -> CounterKey | None:
-        """The counter of this name, made on first sight; None = the host has too many."""
-        key = (namespace, kind, operation)
-        if key not in self.counters and len(self.counters) >= COUNTERS_MAX:
+    def counter(self, wanted: CounterKey, owner: int, now: float) -> CounterKey | None:
+        """The counter of this name, made on first sight; None = there are too many.
+
+        Where there is no room, one goes that no worker has; else what is counted is called `other`.
+        """
+        namespace, kind, _ = key = wanted
+        if key not in self.counters and not self._make_room(namespace, owner):
             key = (namespace, kind, OTHER_CLASS)
         if key not in self.counters and len(self.counters) >= COUNTERS_MAX + COUNTERS_OTHER_MAX:
             return None
-        self.counters.setdefault(key, ClassCount())
+        if key not in self.counters:
+            self._add(key, owner)
+            self.idle.rest(key, owner, now)
         return key
+
+    def _add(self, key: CounterKey, owner: int) -> None:
+        self.counters[key] = ClassCount()
+        self._owners[key] = owner
+        self._owned[owner] += 1
+        self._spaces[key[0]] += 1
+
+    def _make_room(self, namespace: str, owner: int) -> bool:
+        """Whether one more counter may be made: for its user, its namespace, the host."""
+        share = owner not in (0, self.own)
+        most = COUNTERS_MAX - COUNTERS_KEPT if share else COUNTERS_MAX
+        if share and self._owned[owner] >= COUNTERS_EACH and not self._forget_first(self.idle.of(owner)):
+            return False
+        if share and self._spaces[namespace] >= COUNTERS_EACH:
+            idle = (key for key in self.idle.oldest() if key[0] == namespace)
+            if not self._forget_first(idle):
+                return False
+        return len(self.counters) < most or self._forget_first(self.idle.oldest())
+
+    def _forget_first(self, candidates: Iterator[CounterKey]) -> bool:
+        first = next(candidates, None)
+        if first is not None:
+            self._forget(first)
+        return first is not None
+
+    def _forget(self, key: CounterKey) -> None:
+        """Drop a counter that is no worker's."""
+        owner = self._owners.pop(key)
+        self.idle.use(key)
+        del self.counters[key]
+        self._owned[owner] -= 1
+        self._spaces[key[0]] -= 1
+
+    def forget_old(self, now: float) -> None:
+        """Forget the counters that no worker has had for a day."""
+        for key in self.idle.older(now, FORGET_S):
+            self._forget(key)
+
+    def forget_due(self) -> float:
+        """When `forget_old` may have something to do, at the earliest (s of CLOCK_MONOTONIC)."""
+        return self.idle.first + FORGET_S
+
+    def used(self, key: CounterKey) -> None:
+        """One more row of a worker is this counter."""
+        self._uses[key] += 1
+        self.idle.use(key)
+
+    def unused(self, key: CounterKey, now: float) -> None:
+        """One row less is."""
+        self._uses[key] -= 1
+        if not self._uses[key]:
+            del self._uses[key]
+            self.idle.rest(key, self._owners[key], now)
 
     def _take_unknown(self, worker: Worker, count: int, now: float) -> None:
         self.lost.unknown_row += count
@@ -120,15 +198,27 @@ class Counting:
         for counted in self.counters.values():
             if counted.last_seen is not None:
                 counted.last_seen += delta_s
+        self.idle.shift(delta_s)
 
     def to_plain(self) -> list[Any]:
         """The counts as JSON values."""
-        counters = [[*key, counted.count, counted.last_seen] for key, counted in self.counters.items()]
-        return [self.batches, self.lost.to_plain(), self.disorder_at, self.disorder, counters]
+        counters = [
+            [*key, counted.count, counted.last_seen, self._owners[key]]
+            for key, counted in self.counters.items()
+        ]
+        idle = [[list(key), owner, since] for key, owner, since in self.idle.to_plain()]
+        lost = self.lost.to_plain()
+        return [self.batches, lost, self.disorder_at, self.disorder, counters, self.own, idle]
 
     @classmethod
     def from_plain(cls, plain: list[Any]) -> Counting:
         """The counts that `to_plain` wrote."""
-        batches, lost, disorder_at, disorder, counters = plain
-        read = {tuple(key): ClassCount(count, seen) for *key, count, seen in counters}
-        return cls(batches, Lost(*lost), disorder_at, disorder, read)
+        batches, lost, disorder_at, disorder, counters, own, idle = plain
+        counting = cls(batches, Lost(*lost), disorder_at, disorder, own=own)
+        for namespace, kind, operation, count, seen, owner in counters:
+            key = (namespace, kind, operation)
+            counting._add(key, owner)
+            counting.counters[key] = ClassCount(count, seen)
+        for (namespace, kind, operation), owner, since in idle:
+            counting.idle.rest((namespace, kind, operation), owner, since)
+        return counting

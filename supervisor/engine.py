@@ -27,6 +27,7 @@ from supervisor.messages import (
     Configured,
     CounterDeclared,
     DaemonStarted,
+    Forget,
     Message,
     Noted,
     OutcomeBatch,
@@ -51,7 +52,7 @@ from supervisor.worker import ReadFrom, Worker
 
 FOR_S_MAX: Final = 10 * 366 * 86_400.0
 """Seconds that a manual state may last, where it is to end at all."""
-PLAIN_VERSION: Final = 4
+PLAIN_VERSION: Final = 5
 """Version of `to_plain`: raised with every change of what it writes."""
 _VERBS: Final = frozenset(Verb)
 _KINDS: Final = tuple(OutcomeKind(kind) if kind in KIND_NAMES else None for kind in range(16))
@@ -91,21 +92,33 @@ class Engine:
         turn = Turn(now, chance, self.chronicle)
         if now >= self._next:
             self._advance(turn)
+        if now >= self.catalogue.forget_due():
+            self.catalogue.forget_old(turn)
+        if now >= self.counting.forget_due():
+            self.counting.forget_old(now)
         _HANDLERS[type(message)](self, message, turn)
         for breaker in turn.touched.values():
             if not breaker.settled:
                 self._settle(breaker, turn)
+        if turn.gone:
+            self._drop(turn.gone)
         return turn.effects
 
     def next_time(self) -> float:
         """When (s of CLOCK_MONOTONIC) a Tick is needed at the latest; inf = never."""
-        return self._next
+        return min(self._next, self.catalogue.forget_due(), self.counting.forget_due())
+
+    def _drop(self, numbers: list[int]) -> None:
+        """These breakers are no more: they wait for no time."""
+        for number in numbers:
+            self._due.pop(number, None)
+        self._next = min(self._due.values(), default=math.inf)
 
     def _advance(self, turn: Turn) -> None:
         """Let the time that has passed act on every breaker that waits for it."""
         for number in sorted(self._due):
             if self._due[number] <= turn.now:
-                breaker = self.catalogue.numbered[number]
+                breaker = self.catalogue.by_number[number]
                 breaker.breaker.advance(turn.now, breaker.chance(turn.chance))
                 turn.touch(breaker)
 
@@ -242,6 +255,7 @@ class Engine:
             self.roster.bury_all(turn)
         self.incarnation = told.incarnation
         self.boot = told.boot
+        self.catalogue.own = self.counting.own = told.uid
         turn.happened(
             "supervisor",
             f"breakerd serves, incarnation {told.incarnation}",
@@ -345,6 +359,7 @@ _HANDLERS: Final[dict[type[Any], Callable[[Engine, Any, Turn], None]]] = {
     ProbesConfigured: lambda engine, told, turn: engine.catalogue.configure_probes(told, turn),
     ProbeEnded: lambda engine, told, turn: engine.catalogue.probe_ended(told, turn),
     Reloaded: Engine._reloaded,
+    Forget: lambda engine, told, turn: engine.catalogue.told_to_forget(told, turn),
     Noted: lambda _engine, told, turn: turn.noted(told),
     Tick: lambda _engine, _told, _turn: None,
 }

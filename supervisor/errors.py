@@ -12,7 +12,12 @@ BreakerdError (of ipc)
 
 from __future__ import annotations
 
+from typing import Final
+
 from ipc.errors import BreakerdError
+
+CANDIDATES_SHOWN: Final = 8
+"""Names that the text of an ambiguous one lists."""
 
 
 class SupervisorError(BreakerdError):
@@ -71,7 +76,7 @@ class BreakerNotFound(BadRequest, LookupError):
 
     def __init__(self, name: str, candidates: tuple[str, ...] = ()) -> None:
         if candidates:
-            text = f"{name} names more than one breaker: {', '.join(candidates)}"
+            text = f"{name} names more than one breaker: {', '.join(candidates[:CANDIDATES_SHOWN])}"
         else:
             text = f"there is no breaker {name}"
         super().__init__(text)

@@ -217,9 +217,7 @@ class Greeter:
     def _foreign(self, namespace: str, user: str) -> str:
         """Why this user may not join, and the lines of the configuration that would let it."""
         told = self.settings.users_of(namespace)
-        others = sorted(
-            {one.user for one in self._mind.engine.workers.values() if one.namespace == namespace}
-        )
+        others = sorted(self._users_of(namespace) - {user})
         users = [*(others if told is None else told), user][-USERS_SHOWN:]
         known = ", ".join(json.dumps(one) for one in users)
         table = namespace if TOML_BARE.fullmatch(namespace) else json.dumps(namespace)
@@ -227,12 +225,19 @@ class Greeter:
         text = f"user {user} may not join the namespace {namespace}{used}"
         return f"{text}; [namespaces.{table}] users = [{known}]"
 
+    def _users_of(self, namespace: str) -> set[str]:
+        """Who uses it now, and who used it first of those whose breakers are known."""
+        engine = self._mind.engine
+        users = {one.user for one in engine.workers.values() if one.namespace == namespace}
+        owner = engine.catalogue.owner_of(namespace)
+        return users if owner is None else users | {user_name(owner)}
+
     def _may_join(self, namespace: str, user: str) -> bool:
         """Whether the configuration, or that it is no other user's by name or by use, lets this user in."""
         users = self.settings.users_of(namespace)
         if users is not None:
             return user in users
-        if any(one.namespace == namespace and one.user != user for one in self._mind.engine.workers.values()):
+        if any(other != user for other in self._users_of(namespace)):
             return False
         try:
             pwd.getpwnam(namespace)

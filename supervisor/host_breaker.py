@@ -60,10 +60,10 @@ def _settings(values: dict[str, Any]) -> BreakerSettings:
 
 @dataclass(slots=True, eq=False)
 class HostBreaker:
-    """A breaker under its full name; made at its first declaration, never forgotten while counts matter."""
+    """A breaker under its full name; made at its first declaration, forgotten when nobody uses it."""
 
     number: int
-    """Its place in the engine's list: breakers are numbered in the order of their first declaration."""
+    """Breakers are numbered in the order of their first declaration; no number is given twice."""
     namespace: str
     short: str
     breaker: Breaker
@@ -74,6 +74,8 @@ class HostBreaker:
     """The board word last published, by worker and row. Only the engine's publications write boards."""
     configured: BreakerSettings | None = None
     critical: bool = False
+    owner: int = -1
+    """The user whose worker declared it first; -1 = not known, an older supervisor did not keep it."""
     looked_at: int = NEVER_LOOKED
     """The breaker's revision when its words were last compared with the published ones."""
     conflicting: int = 0
@@ -211,13 +213,15 @@ class HostBreaker:
             self.critical,
             self.conflicting,
             [[worker, row] for worker, row in self.shown],
+            self.number,
+            self.owner,
         ]
 
     @classmethod
-    def from_plain(cls, number: int, plain: list[Any]) -> HostBreaker:
+    def from_plain(cls, plain: list[Any]) -> HostBreaker:
         """The breaker that `to_plain` wrote."""
         namespace, short, settings, breaker, metrics, declared, configured, *rest = plain
-        critical, conflicting, shown = rest
+        critical, conflicting, shown, number, owner = rest
         restored = cls(
             number,
             namespace,
@@ -227,6 +231,7 @@ class HostBreaker:
             configured=None if configured is None else BreakerSettings.from_json(configured),
             critical=critical,
             conflicting=conflicting,
+            owner=owner,
         )
         for worker, said in _read_declarations(declared):
             restored.declare(worker, said)

@@ -175,6 +175,8 @@ class DaemonStarted:
     incarnation: int
     boot: int
     lost: tuple[str, ...] = ()
+    uid: int = -1
+    """The supervisor's own user; -1 = an older supervisor, which did not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +251,16 @@ class Noted:
     worker: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """An authorised person or program wants a breaker without workers to be forgotten, or all of them."""
+
+    breaker: str
+    """The full name; empty = every one that no worker has and nobody set by hand."""
+    uid: int
+    user: str
+
+
 Message = (
     WorkerJoined
     | WorkerLeft
@@ -268,6 +280,7 @@ Message = (
     | ProbeEnded
     | Reloaded
     | Noted
+    | Forget
 )
 
 _KINDS: Final[tuple[type[Any], ...]] = (
@@ -289,10 +302,13 @@ _KINDS: Final[tuple[type[Any], ...]] = (
     ProbeEnded,
     Reloaded,
     Noted,
+    Forget,
 )
 """The journal writes a message by its place here: append only, never reorder."""
 
 _NUMBERS: Final = {kind: number for number, kind in enumerate(_KINDS)}
+_LEAST: Final[dict[type[Any], int]] = {DaemonStarted: 3}
+"""How many fields a kind had at first, where it got more since."""
 _PARTS: Final[dict[str, type[Any]]] = {"taken": Taken, "judged": Judged, "probes": ProbeRule}
 
 
@@ -309,10 +325,16 @@ def to_plain(message: Message) -> list[Any]:
 
 
 def from_plain(plain: list[Any]) -> Message:
-    """The message that `to_plain` wrote. Raises IndexError or TypeError on what it never wrote."""
+    """The message that `to_plain` wrote, also of before its last fields were there.
+
+    Raises IndexError, TypeError or ValueError on what it never wrote.
+    """
     kind = _KINDS[plain[0]]
     values = []
-    for field, value in zip(fields(kind), plain[1:], strict=True):
+    known = fields(kind)
+    if kind in _LEAST:
+        known = known[: max(len(plain) - 1, _LEAST[kind])]
+    for field, value in zip(known, plain[1:], strict=True):
         if field.name in _PARTS:
             part = _PARTS[field.name]
             values.append(tuple(part(*map(_frozen, item)) for item in value))

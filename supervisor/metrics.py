@@ -121,6 +121,17 @@ class BreakerMetrics:
         counted.count += more
         counted.last_seen = now
 
+    def add(self, other: BreakerMetrics) -> None:
+        """Count what another breaker counted, but for its classes."""
+        for mine, more in (
+            (self.outcomes, other.outcomes),
+            (self.overflow, other.overflow),
+            (self.tallies, other.tallies),
+            (self.durations, other.durations),
+        ):
+            mine[:] = map(int.__add__, mine, more)
+        self.local += other.local
+
     def shift(self, delta_s: float) -> None:
         """Move every time by `delta_s`: the clock began anew."""
         for counted in self.classes.values():

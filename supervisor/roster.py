@@ -13,7 +13,7 @@ from typing import Any, Final
 from ipc.errors import SettingsError
 from ipc.layout import ROWS
 from ipc.vocabulary import BreakerSettings, check_name
-from supervisor.catalogue import BREAKERS_MAX, Catalogue
+from supervisor.catalogue import Catalogue
 from supervisor.counting import Counting
 from supervisor.host_breaker import HostBreaker, read_declared
 from supervisor.messages import (
@@ -86,6 +86,10 @@ class Roster:
             for breaker in worker.breakers().values():
                 breaker.hide(worker.nonce)
                 self._catalogue.choose(breaker, turn)
+                if not breaker.shown:
+                    self._catalogue.idle.rest(breaker.number, breaker.owner, turn.now)
+            for key in worker.counters.values():
+                self._counting.unused(key, turn.now)
             if told.segment_lost:
                 self._counting.lost.segment_lost += 1
                 self._counting.note(turn.now, f"the segment of {worker.title} was lost with its last words")
@@ -134,11 +138,11 @@ class Roster:
             return
         settings = self._declared_settings(worker, told, turn)
         breaker = self._catalogue.find_or_make(
-            worker.namespace, short, settings or BreakerSettings(), turn.now
+            worker.namespace, short, settings or BreakerSettings(), worker.uid, turn
         )
         known = worker.rows.get(told.row)
         if breaker is None:
-            self._refuse_row(worker, told.row, f"{BREAKERS_MAX} breakers exist, which is the limit", turn)
+            self._refuse_row(worker, told.row, self._catalogue.full, turn)
         elif not self._free(worker, told.row) or (known is not None and known != Row(breaker)):
             self._refuse_row(worker, told.row, "the row is no row, or means something else already", turn)
         else:
@@ -170,6 +174,7 @@ class Roster:
         if row not in worker.rows:
             worker.rows[row] = Row(breaker)
             breaker.show(worker.nonce, row)
+            self._catalogue.idle.use(breaker.number)
             if not worker.quarantine:
                 breaker.breaker.join(worker.nonce, turn.now)
         self._catalogue.choose(breaker, turn)
@@ -193,12 +198,15 @@ class Roster:
         worker = self.workers.get(told.worker)
         if worker is None:
             return
-        key = self._counting.counter(worker.namespace, told.kind, told.operation)
+        key = self._counting.counter((worker.namespace, told.kind, told.operation), worker.uid, turn.now)
         if key is None:
-            self._refuse_row(worker, told.row, "the host counts too many kinds of errors", turn)
+            self._refuse_row(worker, told.row, "too many kinds of errors are counted", turn)
         elif not 0 <= told.row < ROWS or told.row in worker.rows:
             self._refuse_row(worker, told.row, "the row is no row, or means something else already", turn)
-        elif worker.counters.setdefault(told.row, key) != key:
+        elif told.row not in worker.counters:
+            worker.counters[told.row] = key
+            self._counting.used(key)
+        elif worker.counters[told.row] != key:
             self._refuse_row(worker, told.row, "the row means something else already", turn)
 
     def _free(self, worker: Worker, row: int) -> bool:
@@ -242,7 +250,9 @@ class Roster:
         """The roster that `to_plain` wrote."""
         roster = cls(catalogue, counting)
         for values in plain[0]:
-            worker = Worker.from_plain(values, catalogue.numbered)
+            worker = Worker.from_plain(values, catalogue.by_number)
+            for key in worker.counters.values():
+                counting.used(key)
             roster.workers[worker.nonce] = worker
         roster.tombs = dict(plain[1])
         return roster

@@ -83,7 +83,7 @@ class Begun:
     def opening(self, problems: tuple[str, ...]) -> tuple[Message, ...]:
         """The first messages of this life, as one commit; `problems` may be more than ours by now."""
         return (
-            DaemonStarted(self.engine.incarnation + 1, self._boot, (*problems, *self.told)),
+            DaemonStarted(self.engine.incarnation + 1, self._boot, (*problems, *self.told), os.getuid()),
             *self._configured,
             *(WorkerLeft(worker, segment_lost=True) for worker in self._lost),
             *(WorkerForgotten(worker) for worker in self._forgotten),

@@ -17,7 +17,7 @@ Effects = list[Effect]
 class Turn:
     """One message being handled at `now` (s of CLOCK_MONOTONIC) with `chance` in [0, 1)."""
 
-    __slots__ = ("_chronicle", "chance", "effects", "now", "touched")
+    __slots__ = ("_chronicle", "chance", "effects", "gone", "now", "touched")
 
     def __init__(self, now: float, chance: float, chronicle: Chronicle) -> None:
         self.now = now
@@ -25,6 +25,8 @@ class Turn:
         self.effects: Effects = []
         self.touched: dict[int, HostBreaker] = {}
         """Breakers that were told something, by their number, in the order of the telling."""
+        self.gone: list[int] = []
+        """Numbers of the breakers that were forgotten."""
         self._chronicle = chronicle
 
     def happened(self, kind: str, text: str, breaker: str = "", worker: str = "", **facts: str) -> None:
@@ -40,3 +42,8 @@ class Turn:
     def touch(self, breaker: HostBreaker) -> None:
         """Look at this breaker at the end of the turn."""
         self.touched[breaker.number] = breaker
+
+    def forgot(self, breaker: HostBreaker) -> None:
+        """This breaker is no more: nothing of it is to be looked at."""
+        self.touched.pop(breaker.number, None)
+        self.gone.append(breaker.number)

@@ -75,7 +75,7 @@ def _stats(asked: Question) -> dict[str, Any]:
     breakers = {one.name: counts(one.metrics) for one in asked.engine.catalogue.numbered}
     totals: dict[str, Any] = {"outcomes": dict.fromkeys(KIND_NAMES.values(), 0)}
     totals |= dict.fromkeys(TALLY_NAMES.values(), 0)
-    for counted in breakers.values():
+    for counted in (*breakers.values(), counts(asked.engine.catalogue.forgotten)):
         for name, count in counted["outcomes"].items():
             totals["outcomes"][name] += count
         for name in TALLY_NAMES.values():
@@ -100,6 +100,7 @@ def _stats(asked: Question) -> dict[str, Any]:
             "accept_emfile": asked.facts.accept_emfile,
             "refused_hellos": asked.facts.refused_hellos,
             "denied_commands": asked.facts.denied_commands,
+            "breakers_forgotten": asked.engine.catalogue.forgotten_count,
         },
     }
 
@@ -119,7 +120,7 @@ def _errors(asked: Question) -> dict[str, Any]:
     if asked.body.get("breaker") is not None:
         chosen = [_named(asked.engine, asked.body["breaker"])]
     else:
-        chosen = asked.engine.catalogue.numbered
+        chosen = list(asked.engine.catalogue.numbered)
     return {
         "counters": _counters(asked),
         "breakers": [

@@ -7,6 +7,7 @@ after a crash continues from here. Neighbours: `roster` (makes and ends it), `co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,7 +121,7 @@ class Worker:
         ]
 
     @classmethod
-    def from_plain(cls, plain: list[Any], breakers: list[HostBreaker]) -> Worker:
+    def from_plain(cls, plain: list[Any], breakers: Mapping[int, HostBreaker]) -> Worker:
         """The record that `to_plain` wrote; `breakers` by their number."""
         *scalars, holes, declared, seen, rows, totals, counters = plain
         worker = cls(*scalars)

@@ -39,7 +39,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "supervisor": (
         # what is said
-        "__init__ checks errors facts log_files messages metrics package stderr steps",
+        "__init__ checks errors facts idle log_files messages metrics package stderr steps",
         "priority settings_workers",
         "policy settings_probe",
         "retreat",

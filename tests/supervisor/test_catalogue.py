@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
 from ipc.rows import declaration
 from ipc.vocabulary import BreakerSettings
-from supervisor.catalogue import BREAKERS_MAX
+from supervisor.catalogue import BREAKERS_EACH, BREAKERS_KEPT, BREAKERS_MAX, FORGET_S
+from supervisor.engine import Engine
 from supervisor.errors import BreakerNotFound
 from supervisor.messages import (
+    Answer,
     BreakerDeclared,
+    Command,
     Configured,
+    DaemonStarted,
+    Forget,
     Happened,
     ProbeRule,
+    Refused,
+    Tick,
+    WorkerJoined,
 )
 from tests.supervisor.conversation import FAILURE, Host, nonce
 
@@ -130,16 +139,169 @@ def test_settings_stay_when_everybody_has_left() -> None:
     assert in_force(host) == NEW
 
 
+class Crowd(Host):
+    """A host whose workers are of any user, and whose supervisor is user 77."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.say(DaemonStarted(1, 7, (), 77))
+
+    def tick(self, now: float) -> None:
+        """Time passes."""
+        self.now = now
+        self.say(Tick())
+
+    def come(self, letter: str, uid: int, namespace: str) -> None:
+        """A worker of this user joins."""
+        self.say(WorkerJoined(nonce(letter), uid, 0, uid, f"u{uid}", letter, namespace, "0.1.0"))
+
+    def fill(self, letter: str, count: int, first: int = 0) -> None:
+        """This worker declares so many breakers."""
+        for row in range(count):
+            told = BreakerDeclared(nonce(letter), row, f"b{first + row}", "{}")
+            self.effects = self.engine.handle(told, self.now, 0.0)
+
+    @property
+    def refused(self) -> str:
+        """The event of the message said last; empty = there was none."""
+        return next((one.text for one in self.effects if isinstance(one, Happened)), "")
+
+    @property
+    def names(self) -> list[str]:
+        """Every breaker."""
+        return list(self.engine.catalogue.named)
+
+
 def test_a_host_full_of_breakers_says_so() -> None:
     """The declaration beyond the limit is an event, and its row shows nothing."""
-    host = Host()
-    host.join("a", "b", "c", "d", "e")
-    for number in range(BREAKERS_MAX + 1):
-        told = BreakerDeclared(nonce("abcde"[number // 1024]), number % 1024, f"b{number}", "{}")
-        effects = host.engine.handle(told, 100.0, 0.0)
-    assert [type(effect) for effect in effects] == [Happened]
-    assert len(host.engine.catalogue.named) == BREAKERS_MAX
+    host = Crowd()
+    for letter in "abcde":
+        host.come(letter, 0, "root")
+    for number, letter in enumerate("abcd"):
+        host.fill(letter, 1024, number * 1024)
+    host.declare("e", "late")
+    assert "4096 breakers exist, which is the limit" in host.refused
+    assert len(host.names) == len(host.engine.catalogue.numbered) == BREAKERS_MAX
     assert host.engine.row_name(nonce("e"), 0) is None
+
+
+def test_no_user_and_no_namespace_takes_the_whole_host() -> None:
+    """A user has a quarter, however many processes and namespaces; some room is kept for root."""
+    host = Crowd()
+    host.come("a", 1001, "one")
+    host.fill("a", BREAKERS_EACH)
+    host.come("b", 1001, "two")
+    host.declare("b", "more")
+    assert f"user 1001 has {BREAKERS_EACH} breakers" in host.refused
+    host.come("c", 1002, "one")
+    host.declare("c", "more")
+    assert f"namespace one has {BREAKERS_EACH} breakers" in host.refused
+    for number, letter in enumerate("def"):
+        host.come(letter, 1003 + number, letter)
+        host.fill(letter, BREAKERS_EACH)
+    assert len(host.names) == BREAKERS_MAX - BREAKERS_KEPT
+    host.come("0", 0, "root")
+    host.come("1", 77, "own")
+    for letter in "01":
+        host.declare(letter, "kept")
+    assert host.names[-2:] == ["root/kept", "own/kept"]
+
+
+def test_unused_breakers_make_room_oldest_first_and_numbers_are_never_given_again() -> None:
+    """What five dead processes left does not refuse the sixth; what is open, set by hand or tabled stays."""
+    host = Crowd()
+    host.say(configured(("b1", None, False)))
+    host.come("a", 1001, "one")
+    host.fill("a", BREAKERS_EACH)
+    host.say(Command("one/b0", "disable", None, "", 0, "root"))
+    host.outcomes(*[("a", FAILURE)] * 5, row=2)
+    numbers = {breaker.number for breaker in host.engine.catalogue.numbered}
+    host.leave("a")
+    assert host.engine.catalogue.named["one/b2"].state.name == "OPEN"
+    host.come("b", 1001, "one")
+    host.declare("b", "new")
+    assert [name for name in ("one/b0", "one/b1", "one/b2", "one/b3", "one/new") if name in host.names] == [
+        "one/b0",
+        "one/b1",
+        "one/b2",
+        "one/new",
+    ]
+    assert host.engine.catalogue.named["one/new"].number not in numbers
+    assert host.engine.catalogue.forgotten_count == 1
+
+
+def test_a_breaker_without_workers_is_forgotten_after_a_day_and_its_counts_stay_in_the_totals() -> None:
+    """Open or not: nobody waits for it. One that has a worker, a table or an operator stays."""
+    host = Crowd()
+    host.say(configured(("app/tabled", None, False)))
+    host.settle_in("a", "b")
+    for row, name in enumerate(("gone", "open", "tabled", "manual"), start=1):
+        host.declare("a", name, row=row)
+    host.outcomes(("a", FAILURE), row=1)
+    host.outcomes(*[("a", FAILURE)] * 5, row=2)
+    host.say(Command("app/manual", "disable", None, "", 0, "root"))
+    host.leave("a")
+    left = host.now
+    host.tick(left + FORGET_S - 1.0)
+    assert len(host.names) == 5
+    host.tick(left + FORGET_S)
+    assert host.names == ["app/database", "app/tabled", "app/manual"]
+    assert host.engine.catalogue.forgotten.outcomes[FAILURE] == 6
+    assert host.engine.next_time() > host.now
+    again = Host(Engine.from_plain(json.loads(json.dumps(host.engine.to_plain()))))
+    again.now = host.now
+    host.join("c")
+    again.join("c")
+    for one in (host, again):
+        one.declare("c", "gone")
+    assert again.engine.to_plain() == host.engine.to_plain()
+
+
+def test_an_operator_makes_the_host_forget() -> None:
+    """One by name, if no worker has it; or all that nobody has a hand in."""
+    host = Crowd()
+    host.settle_in("a")
+    for row, name in enumerate(("x", "y", "z"), start=1):
+        host.declare("a", name, row=row)
+    host.say(Forget("app/x", 0, "root"))
+    assert host.effects == [Refused("in-use", "app/x is in use by 1 worker")]
+    host.leave("a")
+    host.say(Command("app/z", "force-open", None, "", 0, "root"))
+    host.say(Forget("app/x", 0, "root"))
+    assert host.effects[0] == Answer({"forgotten": 1, "names": ["app/x"]})
+    host.say(Forget("app/x", 0, "root"))
+    assert host.effects == [Refused("unknown", "there is no breaker app/x")]
+    host.say(Forget("", 0, "root"))
+    assert host.effects[0] == Answer({"forgotten": 2, "names": ["app/database", "app/y"]})
+    assert host.names == ["app/z"]
+    host.say(Forget("app/z", 0, "root"))
+    assert (host.names, host.engine.next_time()) == ([], math.inf)
+
+
+def test_a_short_name_is_that_of_the_only_breaker_with_workers() -> None:
+    """A name that somebody left behind makes no command ambiguous at 3 a.m.; the full one still finds it."""
+    host = Crowd()
+    host.come("a", 1001, "payments")
+    host.come("b", 1002, "shop")
+    for letter in "ab":
+        host.declare(letter, "queue")
+    host.leave("a")
+    assert host.engine.resolve("queue") == "shop/queue"
+    assert host.engine.resolve("payments/queue") == "payments/queue"
+    host.leave("b")
+    with pytest.raises(BreakerNotFound, match="payments/queue, shop/queue"):
+        host.engine.resolve("queue")
+
+
+def test_a_namespace_is_his_who_used_it_first_while_breakers_of_it_are_known() -> None:
+    """Also when no worker is left: between two deploys nobody else takes it."""
+    host = Crowd()
+    host.come("a", 1001, "shop")
+    host.declare("a", "queue")
+    host.leave("a")
+    assert host.engine.catalogue.owner_of("shop") == 1001
+    host.say(Forget("", 0, "root"))
+    assert host.engine.catalogue.owner_of("shop") is None
 
 
 def test_a_probe_is_found_by_the_names_of_its_table_and_of_its_breakers() -> None:

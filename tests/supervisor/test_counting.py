@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 
 from ipc.vocabulary import OutcomeKind, Tally
-from supervisor.counting import COUNTERS_MAX, COUNTERS_OTHER_MAX, Counting
+from supervisor.counting import (
+    COUNTERS_EACH,
+    COUNTERS_MAX,
+    COUNTERS_OTHER_MAX,
+    FORGET_S,
+    CounterKey,
+    Counting,
+)
 from supervisor.engine import Engine
 from supervisor.messages import OutcomeBatch
 from supervisor.metrics import ClassCount
@@ -90,15 +98,58 @@ def test_a_counters_row_counts_nothing_else() -> None:
     assert host.engine.counting.counters[COUNTER].count == 0
 
 
+class Declared:
+    """Counters in use: each declaration is a row of a worker that lives."""
+
+    def __init__(self) -> None:
+        self.counting = Counting(own=77)
+
+    def declare(self, operation: str, owner: int = 0, namespace: str = "app") -> CounterKey | None:
+        """One more row."""
+        key = self.counting.counter((namespace, "K", operation), owner, 1.0)
+        if key is not None:
+            self.counting.used(key)
+        return key
+
+
 def test_the_counters_of_a_host_are_bounded() -> None:
     """Beyond the limit an operation is counted as `other`; the others stay."""
-    counting = Counting()
-    keys = [counting.counter("app", "K", str(number)) for number in range(COUNTERS_MAX + 5)]
+    host = Declared()
+    keys = [host.declare(str(number)) for number in range(COUNTERS_MAX + 5)]
     assert keys[COUNTERS_MAX - 1] == ("app", "K", str(COUNTERS_MAX - 1))
     assert set(keys[COUNTERS_MAX:]) == {("app", "K", "other")}
-    many = [counting.counter(str(number), "K", "x") for number in range(COUNTERS_OTHER_MAX + 5)]
+    many = [host.declare("x", namespace=str(number)) for number in range(COUNTERS_OTHER_MAX + 5)]
     assert many[-1] is None
-    assert counting.counter("app", "K", "0") == ("app", "K", "0")
+    assert host.declare("0") == ("app", "K", "0")
+
+
+def test_one_user_has_a_quarter_of_the_counters_and_some_are_kept_for_root() -> None:
+    """Whatever ordinary users declare, others and root still find room; in one namespace, too."""
+    host = Declared()
+    keys = [host.declare(str(number), 1001, f"n{number}") for number in range(COUNTERS_EACH + 3)]
+    assert [key for key in keys if key and key[2] == "other"] == keys[COUNTERS_EACH:]
+    assert host.declare("own", 1002, "fresh") == ("fresh", "K", "own")
+    for uid in range(2000, 2010):
+        for number in range(COUNTERS_EACH):
+            host.declare(str(number), uid, str(uid))
+    assert host.declare("late", 3000, "late") == ("late", "K", "other")
+    assert host.declare("late", 0, "root") == ("root", "K", "late")
+    assert host.declare("late", 77, "own") == ("own", "K", "late")
+
+
+def test_counters_that_nobody_has_make_room_and_go_after_a_day() -> None:
+    """Oldest first, of the same user; one that a worker has never goes."""
+    host = Declared()
+    counting = host.counting
+    kept = host.declare("kept", 1001, "a")
+    for number in range(COUNTERS_EACH - 1):
+        counting.counter(("a", "K", str(number)), 1001, 10.0 + number)
+    assert counting.counter(("a", "K", "new"), 1001, 9000.0) == ("a", "K", "new")
+    assert ("a", "K", "0") not in counting.counters
+    assert ("a", "K", "1") in counting.counters
+    counting.forget_old(9000.0 + FORGET_S)
+    assert list(counting.counters) == [kept]
+    assert counting.forget_due() == math.inf
 
 
 def test_a_batch_of_a_worker_nobody_knows_is_ignored() -> None:

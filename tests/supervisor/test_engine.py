@@ -24,6 +24,7 @@ from supervisor.messages import (
 from tests.supervisor.conversation import FAILURE, SUCCESS, Host, nonce
 
 OF_VERSION_2 = Path(__file__).with_name("version_2.json")
+BREAKER_OF_VERSION_2 = 10
 CIRCUIT_OF_VERSION_2 = 10
 """Values of a circuit in it."""
 QUICK = BreakerSettings(recovery_timeout=1.0, recovery_jitter=0.0, trial_timeout=2.0, successes_to_close=1)
@@ -225,9 +226,39 @@ def test_a_snapshot_of_before_counters_is_read() -> None:
     for breaker in plain["catalogue"][0]:
         circuits = breaker[3][1]
         circuits[0] = circuits[0][:CIRCUIT_OF_VERSION_2]
-    old = {**plain, "version": 1, "counting": plain["counting"][:-1], "catalogue": plain["catalogue"][:2]}
+        del breaker[BREAKER_OF_VERSION_2:]
+    old = {**plain, "version": 1, "counting": plain["counting"][:4], "catalogue": plain["catalogue"][:2]}
     old["roster"] = [[worker[:-1] for worker in plain["roster"][0]], plain["roster"][1]]
     assert Engine.from_plain(old).to_plain() == host.engine.to_plain()
+
+
+def test_a_snapshot_of_before_owners_is_read() -> None:
+    """Who made what follows from the workers, if there are any; the rest is unused since it stopped."""
+    host = Host()
+    host.join("a", "b")
+    host.declare("a", "database")
+    host.now = 120.0
+    host.declare("b", "cache")
+    host.declare_counter("a", 7, "kept")
+    host.declare_counter("b", 8, "left")
+    host.leave("b")
+    plain = json.loads(json.dumps(host.engine.to_plain()))
+    breakers, configured, watches, *_ = plain["catalogue"]
+    counters = [counter[:5] for counter in plain["counting"][4]]
+    old = {
+        **plain,
+        "version": 4,
+        "catalogue": [[breaker[:BREAKER_OF_VERSION_2] for breaker in breakers], configured, watches],
+        "counting": [*plain["counting"][:4], counters],
+    }
+    engine = Engine.from_plain(old)
+    assert [(one.name, one.number, one.owner) for one in engine.catalogue.numbered] == [
+        ("app/database", 0, 500),
+        ("app/cache", 1, -1),
+    ]
+    assert (list(engine.catalogue.idle), engine.catalogue.following) == ([1], 2)
+    assert list(engine.counting.idle) == [("app", "DATABASE_QUERY", "left")]
+    assert Engine.from_plain(json.loads(json.dumps(engine.to_plain()))).to_plain() == engine.to_plain()
 
 
 def test_a_snapshot_of_before_probes_is_read() -> None:

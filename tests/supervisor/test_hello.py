@@ -23,7 +23,7 @@ from supervisor.engine import Engine
 from supervisor.hello import Greeter, HelloRefused, Joining, Welcome
 from supervisor.intake import Intake
 from supervisor.journal import Journal
-from supervisor.messages import WorkerForgotten, WorkerLeft
+from supervisor.messages import BreakerDeclared, Forget, WorkerForgotten, WorkerJoined, WorkerLeft
 from supervisor.mind import Mind
 from supervisor.settings import NamespaceTable, SupervisorSettings
 from supervisor.steps import passes_by
@@ -213,6 +213,24 @@ def test_a_foreign_namespace_is_refused_with_the_line_that_opens_it(door: Door) 
         "user daemon may not join the namespace mail.eu, which nobody uses; "
         '[namespaces."mail.eu"] users = ["nobody", "daemon"]'
     )
+
+
+def test_a_namespace_stays_his_whose_breakers_are_known(door: Door) -> None:
+    """Nobody takes it between two deploys, when no worker of its user is there."""
+    engine = door.mind.engine
+    said = (
+        WorkerJoined("e" * 32, 1, 0, NOBODY, "nobody", "w", "queue-room", "0.1.0"),
+        BreakerDeclared("e" * 32, 0, "queue", "{}"),
+        WorkerLeft("e" * 32),
+    )
+    for message in said:
+        engine.handle(message, 1.0, 0.0)
+    with pytest.raises(HelloRefused, match="which nobody uses"):
+        door.hello(uid=1, nonce="1" * 32, namespace="queue-room")
+    assert door.hello(uid=NOBODY, nonce="2" * 32, namespace="queue-room").value["status"] == "new"
+    door.mind.transact((WorkerLeft("2" * 32),))
+    engine.handle(Forget("", 0, "root"), 2.0, 0.0)
+    assert door.hello(uid=1, nonce="3" * 32, namespace="queue-room").value["status"] == "new"
 
 
 def test_a_worker_of_an_unknown_life_hands_its_segment_back(door: Door) -> None:

@@ -97,8 +97,8 @@ def test_equal_declarations_are_kept_once_and_come_back() -> None:
     plain = json.loads(json.dumps(breaker.to_plain()))
     repeated = [[worker, settings.to_json()] for worker, settings in breaker.declared.items()]
     assert json.dumps(plain).count("failure_threshold") == 3
-    assert HostBreaker.from_plain(0, plain).declared == breaker.declared
-    old = HostBreaker.from_plain(0, [*plain[:5], repeated, *plain[6:]])
+    assert HostBreaker.from_plain(plain).declared == breaker.declared
+    old = HostBreaker.from_plain([*plain[:5], repeated, *plain[6:]])
     assert (old.declared, old.differing) == (breaker.declared, 30)
 
 

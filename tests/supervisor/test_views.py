@@ -148,6 +148,7 @@ def test_stats_count_everything_once() -> None:
         "accept_emfile": 0,
         "refused_hellos": 0,
         "denied_commands": 0,
+        "breakers_forgotten": 0,
     }
 
 
