@@ -30,8 +30,8 @@ def test_it_is_a_list_of_things_with_their_times(steps: list[tuple[int, int, boo
     assert sorted(idle.older(100.0, 90.0)) == sorted(key for key, _, at in plain if at + 90.0 <= 100.0)
     assert all(idle.since(key) == at for key, _, at in plain)
     again = Idle[int]()
-    for key, owner, at in idle.to_plain():
-        again.rest(key, owner, at)
+    for key, owner, since in idle.to_plain():
+        again.rest(key, owner, since)
     assert (again.to_plain(), again.first, len(again)) == (idle.to_plain(), idle.first, len(plain))
     idle.shift(-5.0)
     assert idle.first == again.first - 5.0
