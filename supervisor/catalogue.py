@@ -18,7 +18,7 @@ from ipc.vocabulary import BreakerSettings, BreakerState
 from supervisor.errors import BreakerNotFound
 from supervisor.host_breaker import HostBreaker, read_settings
 from supervisor.idle import Idle
-from supervisor.messages import Answer, Configured, Forget, ProbeEnded, ProbesConfigured, Refused
+from supervisor.messages import Configured, ProbeEnded, ProbesConfigured
 from supervisor.metrics import BreakerMetrics
 from supervisor.probe_watch import ERROR, ProbeWatch, Probing
 from supervisor.turn import Turn
@@ -29,12 +29,8 @@ BREAKERS_EACH: Final = BREAKERS_MAX // 4
 """Of these, breakers of one user, and of one namespace; root and the supervisor's own user have no share."""
 BREAKERS_KEPT: Final = BREAKERS_MAX // 16
 """Of these, breakers that only root and the supervisor's own user can have."""
-FORGOTTEN_SHOWN: Final = 100
-"""Forgotten breakers that an answer names."""
 FORGET_S: Final = 86_400.0
 """A breaker that no worker has had for so long is forgotten."""
-NAMED_MAX: Final = 3
-"""Forgotten breakers that an event names."""
 NO_SETTINGS: Final = frozenset({"", "null", "{}"})
 """What the configuration says of a breaker that it mentions without deciding its settings."""
 
@@ -163,12 +159,12 @@ class Catalogue:
         """Forget the first of these that may go; whether one did. Nobody waits for a closed one."""
         for number in candidates:
             breaker = self.by_number[number]
-            if self._dispensable(breaker) and breaker.state is BreakerState.CLOSED:
+            if self.dispensable(breaker) and breaker.state is BreakerState.CLOSED:
                 self.forget(breaker, turn)
                 return True
         return False
 
-    def _dispensable(self, breaker: HostBreaker) -> bool:
+    def dispensable(self, breaker: HostBreaker) -> bool:
         """Whether nobody has a hand in it: no worker, no operator, no table of the configuration."""
         tabled = breaker.name in self.configured or breaker.short in self.configured
         return not breaker.shown and breaker.breaker.manual is None and not tabled
@@ -190,46 +186,9 @@ class Catalogue:
             self._probed[watch.rule.table].remove(breaker)
         turn.forgot(breaker)
 
-    def forget_old(self, turn: Turn) -> None:
-        """Forget what no worker has had for a day; what may not go is looked at again in a day."""
-        gone = []
-        for number in self.idle.older(turn.now, FORGET_S):
-            breaker = self.by_number[number]
-            if self._dispensable(breaker):
-                gone.append(breaker.name)
-                self.forget(breaker, turn)
-            else:
-                self.idle.rest(number, breaker.owner, turn.now)
-        if gone:
-            turn.happened("breaker", f"{_named(gone)} forgotten: no worker for a day", event="forgotten")
-
     def forget_due(self) -> float:
-        """When `forget_old` may have something to do, at the earliest (s of CLOCK_MONOTONIC)."""
+        """When `forgetting` may have something to do, at the earliest (s of CLOCK_MONOTONIC)."""
         return self.idle.first + FORGET_S
-
-    def told_to_forget(self, told: Forget, turn: Turn) -> None:
-        """An authorised operator wants breakers to be forgotten: one, or all that nobody has a hand in."""
-        if told.breaker:
-            breaker = self.named.get(told.breaker)
-            if breaker is None:
-                turn.effects.append(Refused("unknown", f"there is no breaker {told.breaker}"))
-                return
-            if breaker.shown:
-                count = len({worker for worker, _ in breaker.shown})
-                text = f"{told.breaker} is in use by {count} worker{'s' if count > 1 else ''}"
-                turn.effects.append(Refused("in-use", text))
-                return
-            chosen = [breaker]
-        else:
-            idle = [self.by_number[number] for number in self.idle]
-            chosen = [breaker for breaker in idle if breaker.breaker.manual is None]
-        names = [breaker.name for breaker in chosen]
-        for breaker in chosen:
-            self.forget(breaker, turn)
-        turn.effects.append(Answer({"forgotten": len(names), "names": names[:FORGOTTEN_SHOWN]}))
-        who = f"{told.user} (uid {told.uid})"
-        facts = {"uid": str(told.uid), "user": told.user, "verb": "forget", "count": str(len(names))}
-        turn.happened("command", f"{who}: forget {_named(names)}", told.breaker, **facts)
 
     def configure(self, told: Configured, turn: Turn) -> None:
         """The configuration file was read, for the first time or again; windows and states are kept."""
@@ -396,9 +355,3 @@ class Catalogue:
             catalogue.idle.rest(number, owner, since)
         catalogue._assign_all()
         return catalogue
-
-
-def _named(names: list[str]) -> str:
-    """The first of them, and how many more."""
-    more = f" and {len(names) - NAMED_MAX} more" if len(names) > NAMED_MAX else ""
-    return f"{', '.join(names[:NAMED_MAX]) or 'nothing'}{more}"

@@ -18,6 +18,7 @@ from ipc.vocabulary import OutcomeKind, Verb
 from supervisor.catalogue import Catalogue
 from supervisor.chronicle import Chronicle
 from supervisor.counting import Counting
+from supervisor.forgetting import forget_old, told_to_forget
 from supervisor.host_breaker import HostBreaker
 from supervisor.messages import (
     Answer,
@@ -93,7 +94,7 @@ class Engine:
         if now >= self._next:
             self._advance(turn)
         if now >= self.catalogue.forget_due():
-            self.catalogue.forget_old(turn)
+            forget_old(self.catalogue, turn)
         if now >= self.counting.forget_due():
             self.counting.forget_old(now)
         _HANDLERS[type(message)](self, message, turn)
@@ -359,7 +360,7 @@ _HANDLERS: Final[dict[type[Any], Callable[[Engine, Any, Turn], None]]] = {
     ProbesConfigured: lambda engine, told, turn: engine.catalogue.configure_probes(told, turn),
     ProbeEnded: lambda engine, told, turn: engine.catalogue.probe_ended(told, turn),
     Reloaded: Engine._reloaded,
-    Forget: lambda engine, told, turn: engine.catalogue.told_to_forget(told, turn),
+    Forget: lambda engine, told, turn: told_to_forget(engine.catalogue, told, turn),
     Noted: lambda _engine, told, turn: turn.noted(told),
     Tick: lambda _engine, _told, _turn: None,
 }

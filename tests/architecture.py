@@ -49,7 +49,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "chronicle host_breaker",
         "older probe_watch turn worker",
         "catalogue counting",
-        "roster",
+        "forgetting roster",
         "engine",
         # the daemon's actors, and what they touch
         "actor breaker_views connections decode errand health leaving probe_schedule timers",

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
 
 import pytest
 
 from ipc.rows import declaration
 from ipc.vocabulary import BreakerSettings
-from supervisor.catalogue import BREAKERS_EACH, BREAKERS_KEPT, BREAKERS_MAX, FORGET_S
-from supervisor.engine import Engine
+from supervisor.catalogue import BREAKERS_EACH, BREAKERS_KEPT, BREAKERS_MAX
 from supervisor.errors import BreakerNotFound
 from supervisor.messages import (
-    Answer,
     BreakerDeclared,
     Command,
     Configured,
-    DaemonStarted,
     Forget,
-    Happened,
     ProbeRule,
-    Refused,
-    Tick,
-    WorkerJoined,
 )
 from tests.supervisor.conversation import FAILURE, Host, nonce
+from tests.supervisor.crowd import Crowd
 
 
 def test_names_are_resolved_and_ambiguity_lists_the_candidates() -> None:
@@ -139,39 +132,6 @@ def test_settings_stay_when_everybody_has_left() -> None:
     assert in_force(host) == NEW
 
 
-class Crowd(Host):
-    """A host whose workers are of any user, and whose supervisor is user 77."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.say(DaemonStarted(1, 7, (), 77))
-
-    def tick(self, now: float) -> None:
-        """Time passes."""
-        self.now = now
-        self.say(Tick())
-
-    def come(self, letter: str, uid: int, namespace: str) -> None:
-        """A worker of this user joins."""
-        self.say(WorkerJoined(nonce(letter), uid, 0, uid, f"u{uid}", letter, namespace, "0.1.0"))
-
-    def fill(self, letter: str, count: int, first: int = 0) -> None:
-        """This worker declares so many breakers."""
-        for row in range(count):
-            told = BreakerDeclared(nonce(letter), row, f"b{first + row}", "{}")
-            self.effects = self.engine.handle(told, self.now, 0.0)
-
-    @property
-    def refused(self) -> str:
-        """The event of the message said last; empty = there was none."""
-        return next((one.text for one in self.effects if isinstance(one, Happened)), "")
-
-    @property
-    def names(self) -> list[str]:
-        """Every breaker."""
-        return list(self.engine.catalogue.named)
-
-
 def test_a_host_full_of_breakers_says_so() -> None:
     """The declaration beyond the limit is an event, and its row shows nothing."""
     host = Crowd()
@@ -228,54 +188,6 @@ def test_unused_breakers_make_room_oldest_first_and_numbers_are_never_given_agai
     ]
     assert host.engine.catalogue.named["one/new"].number not in numbers
     assert host.engine.catalogue.forgotten_count == 1
-
-
-def test_a_breaker_without_workers_is_forgotten_after_a_day_and_its_counts_stay_in_the_totals() -> None:
-    """Open or not: nobody waits for it. One that has a worker, a table or an operator stays."""
-    host = Crowd()
-    host.say(configured(("app/tabled", None, False)))
-    host.settle_in("a", "b")
-    for row, name in enumerate(("gone", "open", "tabled", "manual"), start=1):
-        host.declare("a", name, row=row)
-    host.outcomes(("a", FAILURE), row=1)
-    host.outcomes(*[("a", FAILURE)] * 5, row=2)
-    host.say(Command("app/manual", "disable", None, "", 0, "root"))
-    host.leave("a")
-    left = host.now
-    host.tick(left + FORGET_S - 1.0)
-    assert len(host.names) == 5
-    host.tick(left + FORGET_S)
-    assert host.names == ["app/database", "app/tabled", "app/manual"]
-    assert host.engine.catalogue.forgotten.outcomes[FAILURE] == 6
-    assert host.engine.next_time() > host.now
-    again = Host(Engine.from_plain(json.loads(json.dumps(host.engine.to_plain()))))
-    again.now = host.now
-    host.join("c")
-    again.join("c")
-    for one in (host, again):
-        one.declare("c", "gone")
-    assert again.engine.to_plain() == host.engine.to_plain()
-
-
-def test_an_operator_makes_the_host_forget() -> None:
-    """One by name, if no worker has it; or all that nobody has a hand in."""
-    host = Crowd()
-    host.settle_in("a")
-    for row, name in enumerate(("x", "y", "z"), start=1):
-        host.declare("a", name, row=row)
-    host.say(Forget("app/x", 0, "root"))
-    assert host.effects == [Refused("in-use", "app/x is in use by 1 worker")]
-    host.leave("a")
-    host.say(Command("app/z", "force-open", None, "", 0, "root"))
-    host.say(Forget("app/x", 0, "root"))
-    assert host.effects[0] == Answer({"forgotten": 1, "names": ["app/x"]})
-    host.say(Forget("app/x", 0, "root"))
-    assert host.effects == [Refused("unknown", "there is no breaker app/x")]
-    host.say(Forget("", 0, "root"))
-    assert host.effects[0] == Answer({"forgotten": 2, "names": ["app/database", "app/y"]})
-    assert host.names == ["app/z"]
-    host.say(Forget("app/z", 0, "root"))
-    assert (host.names, host.engine.next_time()) == ([], math.inf)
 
 
 def test_a_short_name_is_that_of_the_only_breaker_with_workers() -> None:
