@@ -16,7 +16,7 @@ from ipc.errors import (
     UnguardableError,
 )
 from ipc.guard import CircuitBreaker
-from ipc.process import connect, query_health
+from ipc.process import connect, connect_async, query_health
 from ipc.vocabulary import BreakerSettings, BreakerState, CountWindow, OutcomeKind, TimeWindow
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "UnguardableError",
     "beat",
     "connect",
+    "connect_async",
     "process_counters",
     "query_health",
 ]

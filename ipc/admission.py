@@ -17,42 +17,26 @@ from ipc.blocks import FREE_THREADED
 from ipc.circuit import GOLDEN, generation_code, ramp_share
 from ipc.client import Client
 from ipc.control_async import running_loop
+from ipc.ending import Change, Ending, Entry, innermost_trial
 from ipc.errors import BreakerdError, CircuitOpenError
 from ipc.gate import Gate
 from ipc.layout import W_CHANGES
-from ipc.link import Link
-from ipc.logbook import report
 from ipc.rows import Row
 from ipc.verdict import Verdict
-from ipc.vocabulary import FAILURES, BreakerSettings, BreakerState, OutcomeKind, Tally
+from ipc.vocabulary import FOREVER, BreakerSettings, BreakerState, OutcomeKind, Tally
 
 _OPEN: Final = int(BreakerState.OPEN)
 _HALF_OPEN: Final = int(BreakerState.HALF_OPEN)
 _FORCED_OPEN: Final = int(BreakerState.FORCED_OPEN)
 _CLOSED: Final = int(BreakerState.CLOSED)
-Change = tuple[BreakerState, BreakerState]
-"""(old, new): what the application is told."""
 NO_STATE: Final = 7 << 61
 """A board word that is never accepted."""
 NO_WORD: Final = float("nan")
 """Equals no board word: the next call goes the slow way."""
+BUSY_RETRY_S: Final = 0.1
+"""What a call is told that finds all trials under way: their end is not known, and "now" would be false."""
 ASKING_MAX_S: Final = 0.2
 """A question that has not ended by then has lost its thread; another may ask."""
-
-
-class Entry:
-    """One call that was admitted the slow way: its start, its permit, the change it was first to see."""
-
-    __slots__ = ("change", "done", "frame", "head", "link", "owner", "permit", "row", "start")
-
-    def __init__(self, owner: object, link: Link, row: int, head: float) -> None:
-        self.owner, self.link, self.row, self.head = owner, link, row, head
-        self.frame = 0
-        """Where its `with` block stands; 0 = it is none."""
-        self.permit: int | None = None
-        self.change: Change | None = None
-        self.start = 0.0
-        self.done = False
 
 
 class Asking(NamedTuple):
@@ -69,7 +53,7 @@ class Binding(NamedTuple):
     client: Client | None
 
 
-class Admission:
+class Admission(Ending):
     """The cold half of a CircuitBreaker. One object per breaker object; the row is what they share."""
 
     def __init__(self, settings: BreakerSettings, verdict: Verdict, row: Row, client: Client | None) -> None:
@@ -107,6 +91,8 @@ class Admission:
     def _bind(self, row: Row, client: Client | None) -> None:
         """Decide by this row from the next call on."""
         self._closed = NO_WORD  # first: a call in between goes the slow way
+        self._mark = f"_breakerd_{id(row)}"
+        """The attribute by which an exception tells when a guard of this breaker put it."""
         self._shared, self._client, self._link, self._row = row, client, row.link, row.number
         self.clock = row.link.clock
         self._usual: type[BaseException] | None = None
@@ -155,7 +141,8 @@ class Admission:
     def _must_wait(self) -> bool:
         """True if something may have to be awaited; else `_admit` does it on an event loop too."""
         half_open = self._link.board[self._row] >> 61 == _HALF_OPEN
-        return half_open or (self._client is not None and self._client.untried)
+        client = self._client
+        return half_open or (client is not None and (client.untried or not self._shared.awaited))
 
     async def _admit_async(self) -> Entry | None:
         """As `_admit`, awaiting on an event loop, which is never blocked."""
@@ -164,6 +151,8 @@ class Admission:
             return self._admit()
         if self._client is not None and self._client.untried:
             await self._client.introduce_async(loop)
+        if self._client is not None and not self._shared.awaited:
+            await self._client.await_row_async(self._shared, loop)
         decided = self._decide()
         if isinstance(decided, Asking):
             decided = await self._ask_async(decided, loop)
@@ -222,6 +211,8 @@ class Admission:
     def _refuse_at(self, word: int, now: float, change: Change | None) -> NoReturn:
         """OPEN or FORCED_OPEN: remember what this word says, and refuse."""
         state, _, until, _ = at.unpack_row(word)
+        if state is BreakerState.FORCED_OPEN and until <= 0.0:
+            until = FOREVER
         self._refused_state, self._refused_until, self._refused = state, until, word
         self._turn_down(state, until - now, change)
 
@@ -232,13 +223,21 @@ class Admission:
         self._link.tally(self._row, tally)
         if change is not None:
             self._fire(change)
-        raise CircuitOpenError(self._shared.name, state, max(0.0, retry_after_s))
+        least = BUSY_RETRY_S if state is BreakerState.HALF_OPEN else 0.0
+        raise CircuitOpenError(self._shared.name, state, max(least, retry_after_s))
 
     # --- trials -------------------------------------------------------------------------------------
 
     def _half_open(self, word: int, local: bool, now: float, change: Change | None) -> Entry | Asking:
-        """A trial by our own machine's permit, or the question to ask for one; else refused."""
+        """A trial by our own machine's permit, or the question to ask for one; else refused.
+
+        A call inside a trial of the same breaker is a part of that trial: it asks and puts nothing.
+        """
         shared = self._shared
+        if self._in_trial():
+            part = self._entry(NO_WORD, change)
+            part.done = True
+            return part
         if local:
             shared.ask += 1
             grant = self._link.ask_here(self._row, shared.ask, now)
@@ -255,7 +254,18 @@ class Admission:
         code = 0 if self._link.unjudged else generation_code(generation)
         entry = self._entry(at.head(self._row, code), change)
         entry.permit = permit
+        entry.within = innermost_trial.get()
+        innermost_trial.set(entry)
         return entry
+
+    def _in_trial(self) -> bool:
+        """True if this context is inside a trial of this breaker that has not ended."""
+        trial = innermost_trial.get()
+        while trial is not None:
+            if not trial.done and trial.link is self._link and trial.row == self._row:
+                return True
+            trial = trial.within
+        return False
 
     def _ask(self, asked: Asking) -> Entry:
         """Wait for the permit; a call that is not async waits less where an event loop runs."""
@@ -263,6 +273,7 @@ class Admission:
         try:
             asking = PermitAsk(asked.question)
             reply = asking.wait(PERMIT_WAIT_S if running_loop() is None else LOOP_WAIT_S)
+            self._shared.ask += reply.answered
         except BreakerdError:
             reply = SILENCE
         except BaseException:
@@ -278,6 +289,7 @@ class Admission:
         try:
             asking = PermitAsk(asked.question)
             reply = await asking.wait_on(loop, PERMIT_WAIT_S)
+            self._shared.ask += reply.answered
         except BreakerdError:
             reply = SILENCE
         except BaseException:
@@ -288,6 +300,7 @@ class Admission:
         return self._answer(reply, asked.change)
 
     def _asked(self, asking: PermitAsk | None) -> None:
+        """Let the next call ask. An answered question has used up its number: no permit comes twice."""
         self._shared.asking_until = 0.0
         if asking is not None:
             asking.close()
@@ -306,95 +319,6 @@ class Admission:
         if not reply.answered:
             # The question keeps its number: asked again, it gets the permit that may be on its way.
             self._turn_down(BreakerState.HALF_OPEN, 0.0, change, Tally.PERMIT_TIMEOUT)
-        self._shared.ask += 1
         if reply.permit is None:
             self._turn_down(BreakerState.HALF_OPEN, reply.retry_after_s, change)
         return self._trial(reply.permit, reply.generation, change)
-
-    # --- how it ended -------------------------------------------------------------------------------
-
-    def _late(self, head: float, start: float, end: float) -> None:
-        """A success that the quick path could not put: slow, long, or no slot."""
-        slow = self._shared.settings.slow_call_s
-        kind = OutcomeKind.SUCCESS if slow is None or end - start < slow else OutcomeKind.SLOW_SUCCESS
-        link = self._link
-        link.put(self._row, kind, _code(head), None, start, end)
-        if kind is OutcomeKind.SLOW_SUCCESS and link.local:
-            link.look(end)
-
-    def _failed(self, head: float, start: float, end: float, error: BaseException) -> None:
-        """An exception is passing that the quick path did not put: put what it means."""
-        entry = Entry(self, self._link, self._row, head)
-        entry.start = start
-        self._end(entry, error, end)
-
-    def _end(self, entry: Entry, error: BaseException | None, end: float, bad: bool = False) -> None:
-        """Put the outcome of a call that was admitted the slow way or ended in a rare way, once."""
-        if entry.done:
-            return
-        entry.done = True
-        link, start = entry.link, entry.start
-        kind = self.verdict.kind(error, end - start, self._shared.settings, self._shared.name)
-        if bad:
-            slow = kind is OutcomeKind.SLOW_SUCCESS
-            kind = OutcomeKind.SLOW_FAILURE if slow else OutcomeKind.FAILURE
-        link.put(entry.row, kind, _code(entry.head), entry.permit, start, end)
-        failed = kind in FAILURES
-        if start >= link.born:
-            if failed and error is not None:
-                self._count_class(type(error))
-            decides = kind is not OutcomeKind.SUCCESS or entry.permit is not None
-            if failed or entry.permit is not None:
-                link.ring()
-            if end >= link.fresh_until or (link.local and decides):
-                link.look(end)
-        if entry.change is not None:
-            self._fire(entry.change)
-        if self._tell is not None:
-            self._fire_if_changed()
-
-    def _count_class(self, kind: type[BaseException]) -> None:
-        """One more of this exception class; from now on the quick path may count it."""
-        index = self._shared.class_index(kind)
-        if index is None:
-            return
-        row, place = divmod(index, at.TALLIES)
-        self._shared.link.tally(row, place)
-        self._usual = None  # first: the two belong together
-        if self._tell is None and not FREE_THREADED and self.verdict.by_class(kind):
-            self._usual_tally = index
-            self._usual = kind
-
-    # --- changes of state ---------------------------------------------------------------------------
-
-    def _notice(self, word: int) -> Change | None:
-        """The change that this board word shows, to the first call that sees it; else None."""
-        if at.unpack_row(word)[0] is self._seen:
-            return None
-        return self._noticing.run_within(0.0, self._first_to_see)
-
-    def _first_to_see(self) -> Change | None:
-        """The change from what was told last to the board as it is now: a thread that comes later, with an
-        older word, finds it told.
-        """
-        new = at.unpack_row(self._link.board[self._row])[0]
-        old, self._seen = self._seen, new
-        return None if new is old else (old, new)
-
-    def _fire_if_changed(self) -> None:
-        change = self._notice(self._link.board[self._row])
-        if change is not None:
-            self._fire(change)
-
-    def _fire(self, change: Change) -> None:
-        """Tell the application, in this thread, with no lock held."""
-        if self._tell is not None:
-            try:
-                self._tell(self, *change)
-            except Exception:  # noqa: BLE001 (the callable is the application's)
-                report("on_state_change of breaker %s raised", self._shared.name)
-
-
-def _code(head: float) -> int:
-    """The generation code in a head."""
-    return int(head / at.GENERATION_WEIGHT) & 15

@@ -170,8 +170,10 @@ class Breaker(BreakerStatus):
         circuit = self.trials.current(lease)
         if circuit is None or flags is None:
             return
-        if flags & rolling.FAILED:
-            self._trial_failed(circuit, Cause("a trial failed", seen.party), min(seen.end, self._now), chance)
+        too_slow = flags & rolling.SLOW and self.settings.slow_call_rate is not None
+        if flags & rolling.FAILED or too_slow:
+            text = "a trial failed" if flags & rolling.FAILED else "a trial was slow"
+            self._trial_failed(circuit, Cause(text, seen.party), min(seen.end, self._now), chance)
         else:
             self._trial_passed(circuit, seen.party, min(seen.end, self._now))
 

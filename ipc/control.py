@@ -67,10 +67,12 @@ def check_owner(path: str) -> None:
     folder = os.path.dirname(path)
     if folder != temporary_directory():
         return
-    with contextlib.suppress(FileNotFoundError):
+    try:
         found = os.lstat(folder)
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-            raise SupervisorUnavailable(f"{folder} is not a directory of this user", "denied")
+    except OSError:
+        return  # connecting will say what is wrong
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise SupervisorUnavailable(f"{folder} is not a directory of this user", "denied")
 
 
 def connect(path: str) -> socket.socket:
@@ -137,7 +139,7 @@ class Exchange:
         numbers = array.array("i", descriptors)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)] if descriptors else []
         try:
-            sent = self.connection.sendmsg([data], rights)
+            sent = self.connection.sendmsg([data], rights, socket.MSG_NOSIGNAL)
         except BrokenPipeError:
             return  # it closed before it was asked: what it said about that is there to be received
         except OSError as error:

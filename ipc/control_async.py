@@ -10,19 +10,22 @@ import sys
 import time
 from typing import Any
 
-from ipc.control import Exchange, no_answer
+from ipc.control import Exchange, ask, no_answer
 
 
 def running_loop() -> Any:
     """The asyncio event loop that runs in this thread, or None."""
     events = sys.modules.get("asyncio.events")
-    return events._get_running_loop() if events is not None else None
+    running = getattr(events, "_get_running_loop", None)  # absent while another thread still imports asyncio
+    return running() if running is not None else None
 
 
 async def ask_async(path: str, verb: str, timeout: float, **fields: Any) -> Any:
-    """As `ask`, awaiting on the running asyncio loop, which is never blocked."""
+    """As `ask`, awaiting on the running asyncio loop, which is never blocked; without one it is `ask`."""
     deadline = time.monotonic() + timeout
     loop = running_loop()
+    if loop is None:
+        return ask(path, verb, timeout, **fields)
     exchange = Exchange(path)
     try:
         exchange.send(verb, **fields)
@@ -35,7 +38,10 @@ async def ask_async(path: str, verb: str, timeout: float, **fields: Any) -> Any:
 
 
 async def readable(loop: Any, connection: socket.socket, seconds: float) -> bool:
-    """Await until there is something to read, at most `seconds`; the watch is removed in every case."""
+    """Await until there is something to read, at most `seconds`; the watch is removed in every case.
+
+    Only for a connection that this task alone uses and closes: a loop keeps one watch for a descriptor.
+    """
     ready = loop.create_future()
     number = connection.fileno()
     timer = loop.call_later(max(0.0, seconds), _settle, ready, False)

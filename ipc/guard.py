@@ -7,36 +7,29 @@ The quick path is in `_guard` and `_guard_async`; each line of it was measured. 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-import sys
 import weakref
 from collections.abc import Callable, Coroutine
-from contextvars import ContextVar
 from dataclasses import replace
-from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast
+from types import FunctionType, MethodType
+from typing import Any, Final, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
-from ipc.admission import Binding, Entry
+from ipc.admission import Binding
+from ipc.awaited import Awaited
 from ipc.client import Client
+from ipc.ending import Entry
+from ipc.entered import Enterable
 from ipc.errors import SettingsError, UnguardableError
 from ipc.layout import W_BELL, W_CHANGES
-from ipc.link import Link
-from ipc.orders import Orders
 from ipc.process import default_client
-from ipc.rows import Row, declaration
-from ipc.verdict import ExceptionTypes, Verdict, types
+from ipc.verdict import ExceptionTypes, Verdict, check_callable, types
 from ipc.vocabulary import BreakerSettings, Window, check_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Async = Callable[P, Coroutine[Any, Any, R]]
-
-_entered: Final[ContextVar[tuple[Entry, ...]]] = ContextVar("ipc_entered", default=())
-"""The `with` blocks of this context that are open, of all breakers, innermost last."""
-
-ENTERED_MAX: Final = 256
-"""Blocks remembered per context; beyond it only their frames tell them apart."""
 
 
 class Settings(TypedDict, total=False):
@@ -59,7 +52,7 @@ class Settings(TypedDict, total=False):
     ramp_s: float
 
 
-class CircuitBreaker(Orders):
+class CircuitBreaker(Enterable):
     """A host-wide circuit breaker: `@breaker`, `breaker.call(f)`, `with breaker:`, `async with breaker:`.
 
     `name` is the same for everybody on the host who means this dependency; without one the breaker is this
@@ -81,6 +74,12 @@ class CircuitBreaker(Orders):
         on_state_change: Callable[..., object] | None = None,
         **settings: Unpack[Settings],
     ) -> None:
+        for key, function in (
+            ("is_failure", is_failure),
+            ("is_failure_result", is_failure_result),
+            ("on_state_change", on_state_change),
+        ):
+            check_callable(key, function)
         verdict = Verdict(
             types("expected_exception", expected_exception),
             types("ignored_exception", ignored_exception),
@@ -94,14 +93,16 @@ class CircuitBreaker(Orders):
         self, name: str | None, settings: BreakerSettings, verdict: Verdict, client: Client | None
     ) -> None:
         _living.add(self)
-        self._entries: dict[int, list[Entry]] = {}
-        """Open `with` blocks by the frame that they stand in."""
+        before = set(vars(self))
+        self._entries = {}
         row = None
         if name is not None:
             client = client or default_client()
             row = client.row(check_name(name), settings)
         client = client if row else None
-        super().__init__(settings, verdict, row or _own_row(name or "", settings, default_client()), client)
+        super().__init__(settings, verdict, row or default_client().row_alone(name or "", settings), client)
+        self._ours = {"_ours", *vars(self)} - before
+        """The attributes that every breaker has; others are a subclass's, and travel with it."""
 
     @property
     def name(self) -> str:
@@ -124,21 +125,30 @@ class CircuitBreaker(Orders):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A breaker pickles as its declaration; where it arrives it is that process's of this name."""
-        return _declared_again, (self._shared.name or None, self.settings, replace(self.verdict, told=[]))
+        own = {key: value for key, value in vars(self).items() if key not in self._ours}
+        verdict = replace(self.verdict, told=[])
+        return _declared_again, (self._shared.name or None, self.settings, verdict, type(self), own)
 
     # --- the decorator ------------------------------------------------------------------------------
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Guard a function, sync or async. Raises UnguardableError for generators and uncallables."""
+        if isinstance(function, staticmethod | classmethod):
+            return cast("Callable[P, R]", type(function)(self(function.__func__)))
+        if not callable(function):
+            raise UnguardableError(f"{function!r} is not callable")
+        if isinstance(function, type):
+            raise UnguardableError(f"{function!r} is a class: guard its methods, or call it by breaker.call")
         target: Any = function.func if isinstance(function, functools.partial) else function
         called = getattr(type(target), "__call__", None)  # noqa: B004 (its code is looked at, not called)
         for candidate in (target, called):
             if inspect.isgeneratorfunction(candidate) or inspect.isasyncgenfunction(candidate):
                 raise UnguardableError(_GENERATOR % getattr(target, "__name__", target))
-        if not callable(function):
-            raise UnguardableError(f"{function!r} is not callable: put @breaker below @classmethod")
+        if getattr(getattr(target, "__code__", None), "co_filename", "") == contextlib.__file__:
+            raise UnguardableError(_MANAGER % getattr(target, "__name__", target))
         judged = self.verdict.is_failure_result is not None
-        if inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(called):
+        inside = inspect.unwrap(target)
+        if any(inspect.iscoroutinefunction(one) for one in (target, called, inside)):
             guarded: Any = self._guard_async if not judged else self._guard_result_async
             return cast("Callable[P, R]", guarded(function))
         return self._guard_result(function) if judged else self._guard(function)
@@ -158,12 +168,14 @@ class CircuitBreaker(Orders):
                 result = function(*args, **kwargs)
             except BaseException as error:
                 end = clock()
-                if type(error) is self._usual and not link.local:
+                if type(error) is self._usual and not link.local and error.__context__ is None:
                     slots, ring, limit, plus, minus, _ = link.queue
                     took = end - start
-                    if took < quick and end < limit[0]:
+                    marks = error.__dict__
+                    if took < quick and end < limit[0] and marks.get(self._mark, -1.0) <= start:
                         for slot in slots:
                             ring[slot] = -((end * 128.0 + plus) - minus + head + took)
+                            marks[self._mark] = end
                             words = link.words
                             words[link.tallies + self._usual_tally] += 1
                             link.floats[W_CHANGES] = end
@@ -199,12 +211,14 @@ class CircuitBreaker(Orders):
                 result = await function(*args, **kwargs)
             except BaseException as error:
                 end = clock()
-                if type(error) is self._usual and not link.local:
+                if type(error) is self._usual and not link.local and error.__context__ is None:
                     slots, ring, limit, plus, minus, _ = link.queue
                     took = end - start
-                    if took < quick and end < limit[0]:
+                    marks = error.__dict__
+                    if took < quick and end < limit[0] and marks.get(self._mark, -1.0) <= start:
                         for slot in slots:
                             ring[slot] = -((end * 128.0 + plus) - minus + head + took)
+                            marks[self._mark] = end
                             words = link.words
                             words[link.tallies + self._usual_tally] += 1
                             link.floats[W_CHANGES] = end
@@ -248,20 +262,22 @@ class CircuitBreaker(Orders):
 
     def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a function under guard. An async function gives its coroutine, guarded when awaited."""
-        code = getattr(function, "__code__", None)
-        if code is None or code.co_flags & _NOT_PLAIN:
-            return self(function)(*args, **kwargs)
-        return cast("R", self._tried(self._begin(), function, args, kwargs))
-
-    def _begin(self) -> Entry:
-        """Admit one call. Raises CircuitOpenError."""
-        if self._link.states[self._row] == self._closed:
-            return self._plain()
-        return self._admit() or self._plain()
-
-    async def _begin_async(self) -> Entry:
-        """The same, awaiting where a permit must be asked for."""
-        return (await self._admit_async() if self._must_wait() else None) or self._begin()
+        plain = isinstance(function, FunctionType) and not function.__code__.co_flags & _NOT_PLAIN
+        if isinstance(function, FunctionType | functools.partial) and not plain:
+            return cast("R", self(function)(*args, **kwargs))
+        if isinstance(function, MethodType) and inspect.iscoroutinefunction(function):
+            return cast("R", self(function)(*args, **kwargs))
+        entry = self._begin()
+        entry.start = self.clock()
+        try:
+            result = function(*args, **kwargs)
+            if hasattr(type(result), "__await__"):
+                return cast("R", Awaited(self, entry, result))
+        except BaseException as error:
+            self._end(entry, error, self.clock())
+            raise
+        self._end(entry, None, self.clock(), self.verdict.bad_result(result))
+        return result
 
     def _tried(self, entry: Entry, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         entry.start = self.clock()
@@ -283,64 +299,16 @@ class CircuitBreaker(Orders):
         self._end(entry, None, self.clock(), self.verdict.bad_result(result))
         return result
 
-    # --- with ---------------------------------------------------------------------------------------
-
-    def __enter__(self) -> Self:
-        """Admit the block. Raises CircuitOpenError."""
-        self._enter(self._begin(), id(sys._getframe(1)))
-        return self
-
-    async def __aenter__(self) -> Self:
-        """Admit the block, awaiting a trial's permit. Raises CircuitOpenError."""
-        frame = id(sys._getframe(1))
-        self._enter(await self._begin_async(), frame)
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        """Put the block's outcome; its exception passes on."""
-        self._leave(error, id(sys._getframe(1)))
-
-    async def __aexit__(
-        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        """Put the block's outcome; its exception passes on."""
-        self._leave(error, id(sys._getframe(1)))
-
-    def _enter(self, entry: Entry, frame: int) -> None:
-        """Remember the block by the frame it stands in, and by its context for an ExitStack's sake."""
-        self._entries.setdefault(frame, []).append(entry)
-        _entered.set((*_entered.get()[1 - ENTERED_MAX :], entry))
-        entry.frame = frame
-        entry.start = self.clock()
-
-    def _leave(self, error: BaseException | None, frame: int) -> None:
-        """End the innermost block of this frame, else of this context: each entry ends exactly once."""
-        entered = _entered.get()
-        mine = self._entries.get(frame)
-        if mine:
-            entry = mine[-1]
-        else:
-            open_here = [one for one in entered if one.owner is self and not one.done]
-            if not open_here:
-                return
-            entry = open_here[-1]
-        mine = self._entries.get(entry.frame, [])
-        if entry in mine:
-            mine.remove(entry)
-        if not mine:
-            self._entries.pop(entry.frame, None)
-        self._end(entry, error, self.clock())
-        if entered:
-            _entered.set(tuple(one for one in entered if not one.done))
-
 
 _living: Final[weakref.WeakSet[CircuitBreaker]] = weakref.WeakSet()
 _NOT_PLAIN: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _GENERATOR: Final = (
     "%s is a generator function: its body runs after the call has returned, so a decorator cannot guard it. "
     "Guard what fails inside it instead:\n    with breaker:\n        row = fetch_next()\n    yield row"
+)
+_MANAGER: Final = (
+    "%s makes a context manager: its body runs after the call has returned, so a decorator cannot guard it. "
+    "Guard the block instead:\n    with breaker, connection():\n        ..."
 )
 
 
@@ -354,15 +322,8 @@ def rebind(breaker: CircuitBreaker, client: Client) -> Binding:
     name = breaker.name
     row = client.row(name, breaker.settings) if name else None
     if row is None:
-        return breaker.bind_slowly(Binding(_own_row(name, breaker.settings, client), None))
+        return breaker.bind_slowly(Binding(client.row_alone(name, breaker.settings), None))
     return breaker.bind_slowly(Binding(row, client))
-
-
-def _own_row(name: str, settings: BreakerSettings, client: Client) -> Row:
-    """A row on a board of its own, for a breaker of this process alone."""
-    link = Link(client.clock, client.chance)
-    number = link.add_breaker(name, settings, declaration(name, settings))
-    return Row(link, number or 0, name, settings)
 
 
 def make(
@@ -374,5 +335,11 @@ def make(
     return breaker
 
 
-def _declared_again(name: str | None, settings: BreakerSettings, verdict: Verdict) -> CircuitBreaker:
-    return make(name, settings, verdict, None)
+def _declared_again(
+    name: str | None, settings: BreakerSettings, verdict: Verdict,
+    kind: type[CircuitBreaker] = CircuitBreaker, own: dict[str, Any] | None = None,
+) -> CircuitBreaker:  # fmt: skip
+    breaker = kind.__new__(kind)
+    breaker._set_up(name, settings, verdict, None)
+    vars(breaker).update(own or {})
+    return breaker

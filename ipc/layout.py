@@ -110,6 +110,9 @@ ROUND_TO_END: Final = 2.0**50
 TIME_STEPS_PER_S: Final = 1024.0
 TIME_MASK: Final = (1 << 40) - 1
 BOARD_GENERATION_MASK: Final = (1 << 20) - 1
+BOARD_GENERATIONS: Final = (1 << 20) - 1
+"""A board counts generations up to here and begins again. It is a multiple of the 15 codes that outcome
+words carry, so the code of the number on the board is always that of the whole number."""
 PERMITS_BIT: Final = 1 << 60
 RAMP_MASK: Final = 63
 RAMP_STEPS_PER_S: Final = TIME_STEPS_PER_S / (RAMP_MASK + 1)
@@ -236,7 +239,7 @@ def pack_row(state: BreakerState, generation: int, until: float, permits_left: b
     """
     timeless = state == BreakerState.CLOSED or until <= 0.0 or math.isinf(until)
     steps = 0 if timeless else min(math.ceil(until * TIME_STEPS_PER_S), TIME_MASK)
-    word = int(state) << 61 | (generation & BOARD_GENERATION_MASK) << 40 | steps
+    word = int(state) << 61 | generation % BOARD_GENERATIONS << 40 | steps
     return word | PERMITS_BIT if permits_left else word
 
 

@@ -160,12 +160,13 @@ class Link(Outlet):
 
     # --- attaching ----------------------------------------------------------------------------------
 
-    def attach(self, segment: Segment, bell: int, now: float) -> None:
+    def attach(self, segment: Segment, bell: int, now: float) -> bool:
         """A supervisor gave us this segment: everything goes there, and its board is obeyed at once.
 
-        May be done again for the same segment, if an exception came in between.
+        May be done again for the same segment, if an exception came in between. False = not done: this
+        thread is in the middle of another piece of work, as in a signal handler.
         """
-        self._gate.run(self._attach, segment, bell, now)
+        return bool(self._gate.run(self._attach, segment, bell, now))
 
     def _attach(self, segment: Segment, bell: int, now: float) -> bool:
         self._declare_again(segment)

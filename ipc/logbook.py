@@ -10,13 +10,10 @@ from typing import Any
 
 
 def logger() -> Any:
-    """The logger `ipc`, which stays silent unless the application says where logs go."""
+    """The logger `ipc`. Where the application configures no logging, warnings go to standard error."""
     import logging  # noqa: PLC0415 (see above)
 
-    log = logging.getLogger("ipc")
-    if not log.handlers:
-        log.addHandler(logging.NullHandler())
-    return log
+    return logging.getLogger("ipc")
 
 
 def inform(text: str, *args: object) -> None:

@@ -151,11 +151,23 @@ class State:
 
     @property
     def retry_after_s(self) -> float:
-        """Seconds until calls may be admitted again; 0.0 = now, or nobody knows."""
+        """Seconds until calls may be admitted again; 0.0 = now, or nobody knows; inf = not by itself."""
         state, _, until = self._read()
+        if state is BreakerState.FORCED_OPEN and until <= 0.0:
+            return FOREVER
         if state not in (BreakerState.OPEN, BreakerState.FORCED_OPEN):
             return 0.0
         return max(0.0, until - self._breaker.clock())
+
+    def __eq__(self, other: object) -> bool:
+        """Compare as the state does: `breaker.state == BreakerState.OPEN`."""
+        if isinstance(other, State):
+            return self.value == other.value
+        return self.value == other if isinstance(other, BreakerState) else NotImplemented
+
+    def __hash__(self) -> int:
+        """The object's own: what it compares by changes."""
+        return id(self)
 
     @property
     def is_open(self) -> bool:

@@ -9,7 +9,9 @@ from typing import Any
 
 from ipc import control
 from ipc.client import Client
+from ipc.control_async import running_loop
 from ipc.errors import SupervisorUnavailable
+from ipc.logbook import warn
 
 _default: list[Client] = []
 
@@ -36,10 +38,32 @@ def connect(
     Optional: without it the first guarded call attaches. `name` is shown to operators; `namespace` says
     whose breakers these are (else BREAKERD_NAMESPACE, else the user's name). Raises SettingsError.
     """
+    return _prepared(socket, name, namespace).connect(timeout)
+
+
+async def connect_async(
+    socket: str | None = None, name: str | None = None, namespace: str | None = None, timeout: float = 2.0
+) -> bool:
+    """As `connect`, awaited: for the start of an asyncio application, whose loop it never blocks.
+
+    Where no asyncio loop runs (trio, for one) it is `connect`. Raises SettingsError.
+    """
+    client, loop = _prepared(socket, name, namespace), running_loop()
+    return client.connect(timeout) if loop is None else await client.connect_async(timeout, loop)
+
+
+def _prepared(socket: str | None, name: str | None, namespace: str | None) -> Client:
+    """The default client, told what to attach as; one that is attached keeps what it is, and says so."""
     client = default_client()
     if not client.attached:
         client.configure(socket, name, namespace)
-    return client.connect(timeout)
+    elif missing := client.differs(name, namespace):
+        warn(
+            "this process is attached already, so ipc.connect cannot give it the %s: "
+            "call ipc.connect before the first guarded call, or set BREAKERD_NAME and BREAKERD_NAMESPACE",
+            missing,
+        )
+    return client
 
 
 def query_health(level: str = "full", socket: str | None = None, timeout: float = 2.0) -> dict[str, Any]:

@@ -6,6 +6,8 @@ Callables and exception classes belong to one process and never leave it. Neighb
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,8 +17,15 @@ from ipc.logbook import report
 from ipc.vocabulary import BreakerSettings, OutcomeKind
 
 ExceptionTypes = type[Exception] | tuple[type[Exception], ...]
-_ENDINGS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
+_ENDINGS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, BaseExceptionGroup)
 """The program's own ways to end: not a cancellation, however long the call took."""
+_GREENLET_END: Final = ("greenlet", "GreenletExit")
+_FUTURE_CANCELLED: Final = ("concurrent.futures._base", "CancelledError")
+"""Known by module and name, so that neither package is imported."""
+_LOOP_ENDS: Final = ("_cancel_all_tasks", "asyncio")
+"""The function, and the package, in which an event loop cancels at its end whatever still runs."""
+STACK_MAX: Final = 200
+"""Frames that are looked through for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +47,9 @@ class Verdict:
         slow = settings.slow_call_s is not None and took >= settings.slow_call_s
         if error is None:
             return OutcomeKind.SLOW_SUCCESS if slow else OutcomeKind.SUCCESS
-        if not isinstance(error, Exception):
+        if not isinstance(error, Exception) or _is_named(error, _FUTURE_CANCELLED):
             limit = settings.cancelled_is_failure_s
-            if limit is None or took < limit or isinstance(error, (*_ENDINGS, BaseExceptionGroup)):
+            if limit is None or took < limit or _is_an_end(error):
                 return OutcomeKind.CANCELLED
             return OutcomeKind.CANCELLED_LATE
         if not self.is_bad(error, name):
@@ -55,6 +64,9 @@ class Verdict:
             return False  # our own refusal, of a call inside the call
         if self.is_failure is not None:
             return self.asked(self.is_failure, error)
+        if isinstance(error, CircuitOpenError):
+            # Another breaker refused: our dependency was not asked. Who wants that to count names the class.
+            return any(issubclass(one, CircuitOpenError) for one in self.expected)
         if isinstance(error, self.expected):
             return True
         return isinstance(error, ExceptionGroup) and error.subgroup(self.expected) is not None
@@ -78,6 +90,34 @@ class Verdict:
                 self.told.append(predicate)
                 report("the predicate %r raised; its answer counts as False", predicate)
             return False
+
+
+def _is_named(error: BaseException, named: tuple[str, str]) -> bool:
+    return any((kind.__module__, kind.__qualname__) == named for kind in type(error).__mro__)
+
+
+def _is_an_end(error: BaseException) -> bool:
+    """True if the program, a greenlet or an event loop ends: it says nothing about the dependency."""
+    if isinstance(error, _ENDINGS) or _is_named(error, _GREENLET_END):
+        return True
+    frame, left = sys._getframe(1).f_back, STACK_MAX
+    while frame is not None and left:
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if frame.f_code.co_name == _LOOP_ENDS[0] and package in (_LOOP_ENDS[1], "uvloop"):
+            return True
+        frame, left = frame.f_back, left - 1
+    return False
+
+
+def check_callable(key: str, value: Any) -> None:
+    """Refuse what cannot be asked in the thread of a call. Raises SettingsError."""
+    if value is None:
+        return
+    if not callable(value):
+        raise SettingsError(key, f"must be a function or None, got {value!r}")
+    called = getattr(type(value), "__call__", None)  # noqa: B004 (its code is looked at, not called)
+    if any(inspect.iscoroutinefunction(one) for one in (inspect.unwrap(value), called)):
+        raise SettingsError(key, f"must be a plain function, and {value!r} is async: nobody would await it")
 
 
 def types(key: str, value: ExceptionTypes) -> tuple[type[Exception], ...]:

@@ -166,7 +166,7 @@ class BreakerSettings:
     """Successful trials that close the breaker (1 to 1,000)."""
     trial_timeout: float = 10.0
     """Seconds that a trial may take; its permit expires one second later (0.01 to 3,600)."""
-    cancelled_is_failure_s: float | None = 1.0
+    cancelled_is_failure_s: float | None = None
     """A call cancelled after this many seconds is a failure (0 to 3,600; None = never)."""
     ramp_s: float = 0.0
     """Seconds after recovery in which more and more calls are let in, 10 to 100 % (0 to 3,600; 0 = off)."""

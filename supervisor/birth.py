@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ipc import beating
-from ipc.client import NAME_VARIABLE
+from ipc.attachment import NAME_VARIABLE
 from ipc.control import SOCKET_VARIABLE
 from supervisor.descriptors import die_with_parent
 from supervisor.logs import Life

@@ -29,10 +29,12 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "local",
         "link",
         "rows",
+        "attachment ending",
         "client",
         "process",
         "admission counters",
-        "orders",
+        "awaited orders",
+        "entered",
         "guard",
         "testing",
         "__init__",
@@ -161,6 +163,7 @@ CLOCKS: Final[dict[str, str]] = {
     "ipc/control.py": "deadlines of an exchange, and a random first request id",
     "ipc/control_async.py": "the same deadlines on an event loop",
     "ipc/asking.py": "the deadline of asking for a permit",
+    "ipc/attachment.py": "deadlines of a hello, the nonce, back-off",
     "ipc/client.py": "the clock that every guard of the process reads, the nonce, back-off",
     "ipc/forks.py": "when this process began, and a random name for its program",
     "supervisor/daemon.py": "the clock and the dice that every actor is given",
@@ -193,7 +196,7 @@ CLOCKS: Final[dict[str, str]] = {
 """The only files (or folders) that read a clock or roll dice, each with the reason; all others are told."""
 
 BOUNDARIES: Final[dict[str, str]] = {
-    "ipc/admission.py:Admission._fire": "what the application's on_state_change raises is logged",
+    "ipc/ending.py:Ending._fire": "what the application's on_state_change raises is logged",
     "ipc/verdict.py:Verdict.asked": "an application's predicate that raises counts as False",
     "workers/classify.py:_text": "an exception whose `__str__` raises says nothing",
     "workers/redact.py:describe": "an exception whose `__str__` raises says nothing",

@@ -231,7 +231,8 @@ class Model(Notebook):
                 loop = self.alone.get(party, self.host)
                 if loop.state is not HALF_OPEN or loop.generation != permit.generation:
                     return
-                if kind in FAILURES:
+                slow = kind in SLOW and self.settings.slow_call_rate is not None
+                if kind in FAILURES or slow:
                     self.trial_failed(party, end, chance)
                 elif kind in SUCCESSES:
                     self.trial_passed(party, end)

@@ -9,6 +9,7 @@ from collections import Counter
 
 from ipc import CircuitBreaker, CircuitOpenError, OutcomeKind
 from ipc import layout as at
+from ipc.admission import BUSY_RETRY_S
 from ipc.client import Client
 from ipc.process import set_default
 from ipc.vocabulary import BreakerState, Tally
@@ -212,7 +213,7 @@ def test_a_permit_whose_lease_is_over_is_none(client: Client, supervisor: FakeSu
     supervisor.permit = {"permit": 3, "generation": 7, "lease_s": 1e-6}
     refusal = call(breaker)
     assert isinstance(refusal, CircuitOpenError)
-    assert (refusal.state, refusal.retry_after_s) == (BreakerState.HALF_OPEN, 0.0)
+    assert (refusal.state, refusal.retry_after_s) == (BreakerState.HALF_OPEN, BUSY_RETRY_S)
     supervisor.permit = {"permit": 4, "generation": 7, "lease_s": 11.0}
     assert call(breaker) == 1
     worker.drain()

@@ -14,7 +14,8 @@ import pytest
 
 import ipc
 from ipc import CircuitBreaker, CircuitOpenError, OutcomeKind
-from ipc.client import ANSWER_WAIT_S, FIRST_WAIT_S, Client
+from ipc.attachment import ANSWER_WAIT_S
+from ipc.client import FIRST_WAIT_S, Client
 from ipc.control import Exchange
 from ipc.process import set_default
 from tests.ipc.calls import call, fail

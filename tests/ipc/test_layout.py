@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipc import layout as at
+from ipc.circuit import generation_code
 from ipc.vocabulary import BreakerState, OutcomeKind
 
 
@@ -171,13 +172,22 @@ def test_markers_carry_their_lap_and_time() -> None:
     assert at.pack_void(127) == 10 << 52 | 127 << 41
 
 
+@given(st.integers(0, 1 << 64))
+def test_a_generation_and_its_number_on_the_board_have_one_code(generation: int) -> None:
+    """However often a breaker has moved, what a worker reads off its board is judged as current."""
+    shown = at.unpack_row(at.pack_row(BreakerState.OPEN, generation, 1.0, permits_left=False))[1]
+    assert generation_code(shown) == generation_code(generation)
+    following = at.unpack_row(at.pack_row(BreakerState.OPEN, generation + 1, 1.0, permits_left=False))[1]
+    assert shown != following
+
+
 @given(st.sampled_from(BreakerState), st.integers(0, 1 << 24), st.floats(0.0, 1e9), st.booleans())
 def test_board_words_come_out_as_they_went_in(
     state: BreakerState, generation: int, until: float, permits: bool
 ) -> None:
-    """20 bits of the generation; the time rounded up, so that nobody is told too early a time."""
+    """The generation modulo 2**20 - 1; the time rounded up, so that nobody is told too early a time."""
     shown = at.unpack_row(at.pack_row(state, generation, until, permits))
-    assert (shown[0], shown[1], shown[3]) == (state, generation & 0xF_FFFF, permits)
+    assert (shown[0], shown[1], shown[3]) == (state, generation % 0xF_FFFF, permits)
     if state is BreakerState.CLOSED:
         assert shown[2] == 0.0, "it does not end by time"
     else:
@@ -188,7 +198,7 @@ def test_board_words_come_out_as_they_went_in(
 def test_ramps_come_out_as_they_went_in(generation: int, until: float, length: float) -> None:
     """The end rounded up by a sixteenth of a second at most; the length short by a fifth at most."""
     word = at.pack_ramp(generation, until, length)
-    assert at.unpack_row(word) == (BreakerState.CLOSED, generation & 0xF_FFFF, 0.0, False)
+    assert at.unpack_row(word) == (BreakerState.CLOSED, generation % 0xF_FFFF, 0.0, False)
     shown, told = at.unpack_ramp(word)
     assert 0.0 <= shown - until < 1 / 16 + 1e-6
     assert length / 2**0.25 < told <= length or (told == 0.0 and length < 0.0885)

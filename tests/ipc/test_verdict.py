@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
+import contextvars
 import threading
 from typing import Any
 
@@ -93,7 +96,7 @@ def test_late_cancellation_is_a_failure(unattached: Unattached) -> None:
             unattached.clock.move(seconds)
             raise raised
 
-    breaker = CircuitBreaker("database", failure_threshold=2)
+    breaker = CircuitBreaker("database", failure_threshold=2, cancelled_is_failure_s=1.0)
     for seconds in (0.5, 0.9):
         cancelled_after(breaker, seconds, Cancelled)
     cancelled_after(breaker, 60, KeyboardInterrupt)
@@ -117,14 +120,14 @@ def test_slow_calls_open(unattached: Unattached) -> None:
 
 
 def test_own_refusal_inside_a_call_is_no_failure(unattached: Unattached) -> None:
-    """A trial whose inner call of the same breaker is refused proves nothing: the recovery goes on."""
+    """A trial whose inner call of the same breaker, in a context of its own, is refused proves nothing."""
     breaker = CircuitBreaker("database", failure_threshold=1)
     fail(breaker, 1)
     unattached.clock.move(31)
 
     @breaker
     def outer() -> None:
-        inner()
+        contextvars.Context().run(inner)
 
     @breaker
     def inner() -> None: ...
@@ -132,3 +135,83 @@ def test_own_refusal_inside_a_call_is_no_failure(unattached: Unattached) -> None
     with pytest.raises(CircuitOpenError):
         outer()
     assert breaker.state.value is HALF_OPEN
+
+
+def test_the_refusal_of_another_breaker_is_nobodys_failure(unattached: Unattached) -> None:
+    """Its dependency was not asked; who names CircuitOpenError among the expected classes wants it."""
+    inner = CircuitBreaker("inner")
+    inner.force_open()
+    outer, nameless = CircuitBreaker("outer", failure_threshold=1), CircuitBreaker(failure_threshold=1)
+    strict = CircuitBreaker("strict", failure_threshold=1, expected_exception=CircuitOpenError)
+    for breaker in (outer, nameless, strict):
+        with pytest.raises(CircuitOpenError), breaker, inner:
+            pass
+    assert [one.state.is_open for one in (outer, nameless, strict)] == [False, False, True]
+
+
+def test_ends_of_loops_greenlets_and_futures_say_nothing(unattached: Unattached) -> None:
+    """However long the call took: a greenlet killed, a future cancelled, asyncio.run at its end."""
+    breaker = CircuitBreaker("database", failure_threshold=1, cancelled_is_failure_s=1.0)
+    greenlet_exit = type("GreenletExit", (BaseException,), {"__module__": "greenlet"})
+    with pytest.raises(greenlet_exit), breaker:
+        unattached.clock.move(60)
+        raise greenlet_exit
+    assert not breaker.state.is_open
+
+    async def stream() -> None:
+        async with breaker:
+            unattached.clock.move(60)
+            await asyncio.Event().wait()
+
+    async def main() -> None:
+        _tasks.append(asyncio.ensure_future(stream()))
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert _tasks.pop().cancelled()
+    assert not breaker.state.is_open
+
+    async def given_up() -> None:
+        task = asyncio.ensure_future(stream())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(given_up())
+    assert breaker.state.is_open, "a cancellation that the program itself made is what the setting is for"
+
+
+_tasks: list[asyncio.Future[None]] = []
+
+
+def test_by_default_no_cancellation_is_a_failure(unattached: Unattached) -> None:
+    """Clients that go away, and a group that ends together, are not the dependency's fault."""
+    breaker = CircuitBreaker("database", failure_threshold=1)
+    with pytest.raises(asyncio.CancelledError), breaker:
+        unattached.clock.move(3600)
+        raise asyncio.CancelledError
+    assert not breaker.state.is_open
+    with pytest.raises(concurrent.futures.CancelledError), breaker:
+        raise concurrent.futures.CancelledError
+    assert not breaker.state.is_open
+
+
+def test_a_slow_trial_fails_where_slowness_opens(unattached: Unattached) -> None:
+    """Else a breaker that opened for slowness would close and open for as long as its dependency is slow."""
+    breaker = CircuitBreaker(
+        "database", slow_call_s=0.2, slow_call_rate=0.5, minimum_calls=4, recovery_timeout=10,
+        successes_to_close=1,
+    )  # fmt: skip
+    for _ in range(4):
+        with breaker:
+            unattached.clock.move(0.3)
+    assert breaker.state.is_open
+    unattached.clock.move(11)
+    with breaker:
+        unattached.clock.move(0.25)
+    assert breaker.state.is_open
+    assert breaker.state.retry_after_s == pytest.approx(20.0, abs=0.01)
+    unattached.clock.move(21)
+    with breaker:
+        unattached.clock.move(0.1)
+    assert not breaker.state.is_open

@@ -102,7 +102,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "permitted_trials": 3,
         "successes_to_close": 3,
         "trial_timeout": 10.0,
-        "cancelled_is_failure_s": 1.0,
+        "cancelled_is_failure_s": None,
         "ramp_s": 0.0,
     }
 

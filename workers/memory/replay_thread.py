@@ -179,6 +179,7 @@ class _All:
         for one in list(self._members):
             with contextlib.suppress(RuntimeError):
                 one.close()
+                one.replayer.spool.close()  # 3.13 warns of connections left open
 
 
 _all: Final = _All()
