@@ -95,7 +95,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         # the memory in its database
         "memory.__init__ memory.deadlines memory.forking memory.ids memory.places",
         "memory.migrations.__init__ memory.migrations.r0001_first",
-        "memory.records",
+        "memory.ranking memory.records",
         "memory.config memory.models",
         "memory.engines memory.postgres memory.schema memory.search",
         "memory.queries",

@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
 from workers.memory.codec import Page
 from workers.memory.epochs import Stamp
+from workers.memory.ranking import TEXT_CHARS_MAX, Text, asked, folded, rank
 from workers.memory.records import Conversation, Found, Source, ToolStatistics
 from workers.memory.spooled import Spooled
 
-RANK_OFFSET: Final = 60.0
-"""The k of reciprocal rank fusion: 1 / (k + rank)."""
 LATEST: Final = "latest"
 """The field of the page that a user's last search gave, whatever was searched for."""
 SKEW_S: Final = 2.0
 """By how much the clocks of two hosts may differ."""
-WORDS_MAX: Final = 64
-"""Words of a query that are looked for."""
+RANKED_MAX: Final = 1_000
+"""How many of the latest conversations are looked at closely."""
 
 
 class Freshness(enum.Enum):
@@ -92,31 +90,32 @@ def merge_history(found: Sequence[Found], spooled: Spooled, limit: int, before: 
 
 
 def merge_search(found: Sequence[Found], spooled: Spooled, query: str, limit: int) -> list[Found]:
-    """The best `limit` of what was found and of what matches in the spool, best first."""
+    """The best `limit` of what was found and of what matches in the spool, ranked together, best first."""
     every = {one.conversation.id: one for one in found if spooled.shows(one.conversation)}
-    waiting = [one for one in spooled.conversations if one.id not in every]
-    for one in ranked(waiting, query):
-        every[one.conversation.id] = one
-    return sorted(every.values(), key=lambda one: (one.score, one.conversation.id), reverse=True)[:limit]
+    for one in spooled.conversations:
+        every.setdefault(one.id, Found(one, 0.0, Source.SPOOL))
+    best = ranked((one.conversation for one in every.values()), query)
+    merged = [replace(every[one.conversation.id], score=one.score) for one in best]
+    known = {one.conversation.id for one in best}
+    merged += [one for key, one in every.items() if key not in known and one.source is not Source.SPOOL]
+    return merged[:limit]
 
 
 def ranked(conversations: Iterable[Conversation], query: str, source: Source = Source.SPOOL) -> list[Found]:
-    """Those in which a word of the query stands (all, if it has none): by words and by recency, fused."""
-    words = list(dict.fromkeys(re.findall(r"\w+", query.casefold())))[:WORDS_MAX]
-    hits = {one: _hits(one, words) for one in conversations}
-    matching = [one for one, count in hits.items() if count or not words]
-    by_words = sorted(matching, key=lambda one: (-hits[one], one.id))
-    by_age = sorted(matching, key=lambda one: one.id, reverse=True)
-    places = {one.id: place for place, one in enumerate(by_age, 1)}
-    return [
-        Found(one, 1.0 / (RANK_OFFSET + place) + 1.0 / (RANK_OFFSET + places[one.id]), source)
-        for place, one in enumerate(by_words, 1)
-    ]
+    """Those that match, best first, as a database ranks them; beyond RANKED_MAX only what is spelt alike."""
+    latest = {one.id: one for one in sorted(conversations, key=lambda one: one.id, reverse=True)}
+    terms = asked(query)
+    texts = []
+    for place, one in enumerate(latest.values()):
+        words = f"{one.user_message[:TEXT_CHARS_MAX]}\n{one.bot_response[:TEXT_CHARS_MAX]}"
+        if place < RANKED_MAX or _has_one(words, terms):
+            texts.append(Text(one.id, words))
+    return [Found(latest[key], score, source) for key, score in rank(texts, query)]
 
 
-def _hits(conversation: Conversation, words: Sequence[str]) -> int:
-    text = f"{conversation.user_message}\n{conversation.bot_response}".casefold()
-    return sum(word in text for word in words)
+def _has_one(words: str, terms: Sequence[str]) -> bool:
+    plain = folded(words)
+    return any(term in plain for term in terms)
 
 
 def search_page(page: Page, query: str, now: float) -> list[Found]:

@@ -1,10 +1,11 @@
-"""Finds conversations by their words: FTS5 on SQLite, tsvector on PostgreSQL, LIKE where neither is there.
+"""Finds conversations by their words: `ranking` decides, and the database delivers what it decides upon.
 
-One question, one answer: any text is taken apart at its white space, each part is quoted for the index at
-hand, and a conversation matches if it has one of them: the word itself, or, from three letters on, one that
-begins so. The best matches by the index's own rank and by their age are fused by rank (RRF), so that
-figures of different kinds are never added up. All of it works on a connection in a transaction. Neighbours:
-`models`, `queries` (fetches what is found here), the stores.
+A user's latest conversations are all looked at, so that misspelt words, other endings and scripts without
+spaces are found. Older ones, and the ends of long texts, are found by the index: FTS5 on SQLite, tsvector on
+PostgreSQL, LIKE where neither is there. Any text is a question: it is taken apart at its white space, each
+part is quoted for the index at hand, and matches the word itself or, from three letters on, one that begins
+so. No other user's rows are read, but by FTS5 for a user with more than OWN_MAX. All of it works on a
+connection in a transaction. Neighbours: `models`, `queries` (fetches what is found here), the stores.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from typing import Any, Final
 from sqlalchemy import (
     Connection,
     Float,
-    Row,
     Select,
     String,
     Uuid,
     bindparam,
     case,
     column,
+    func,
+    literal_column,
     or_,
     select,
     text,
@@ -31,18 +33,19 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from workers.errors import ErasureIncomplete
 from workers.memory.models import ConversationRow
+from workers.memory.ranking import STOP_WORDS, TEXT_CHARS_MAX, Text, asked, folded, rank
 
 TERMS_MAX: Final = 32
 """How many parts of a question are asked for; the rest is ignored."""
 TERM_CHARS_MAX: Final = 200
 PREFIX_CHARS_MIN: Final = 3
 """From how many letters on a part is also the beginning of a word: "error" finds "errors"."""
-CANDIDATES_MAX: Final = 500
-"""How many of the best matches take part in the fusion."""
-RRF_K: Final = 60
-"""The constant of reciprocal rank fusion: how little the first places differ."""
-RECENCY_WEIGHT: Final = 0.5
-"""What being recent is worth, against matching well."""
+OWN_MAX: Final = 1_000
+"""How many of a user's latest conversations are looked at without an index."""
+CANDIDATES_MAX: Final = 200
+"""How many of the best matches of the index are looked at besides."""
+UNSEEN: Final = 0.1
+"""What a match of the index is worth, against the last of the others, where the word is far down a text."""
 
 INDEX: Final = "memory_search"
 
@@ -81,17 +84,63 @@ def find(
     connection: Connection, user_id: str, question: str, limit: int, *, indexed: bool
 ) -> list[tuple[str, float]]:
     """(id, score) of the user's best matches, best first; nothing matches a question without words."""
-    parts = terms(question)
-    if not parts or limit < 1:
+    if limit < 1 or not asked(question):
+        return []
+    own = connection.execute(_OWN, {"user_id": user_id}).all()
+    texts = {str(row[0]): _words(row) for row in own}
+    hits: list[str] = []
+    if len(own) == OWN_MAX or any(TEXT_CHARS_MAX in (len(row[1]), len(row[2])) for row in own):
+        hits = _by_index(connection, user_id, question, indexed=indexed)
+        missing = [one for one in hits if one not in texts]
+        if missing:
+            rows = connection.execute(_THESE, {"user_id": user_id, "ids": missing})
+            texts |= {str(row[0]): _words(row) for row in rows}
+    found = rank((Text(one, words) for one, words in texts.items()), question)
+    return [*found, *_unseen(found, hits)][:limit]
+
+
+def _unseen(found: Sequence[tuple[str, float]], hits: Sequence[str]) -> list[tuple[str, float]]:
+    """What only the index knows to match, behind all others."""
+    known = {one for one, _ in found}
+    worth = UNSEEN * (found[-1][1] if found else 1.0)
+    rest = [one for one in hits if one not in known]
+    return [(one, worth / place) for place, one in enumerate(rest, 1)]
+
+
+def _words(row: Any) -> str:
+    return f"{row[1]}\n{row[2]}"
+
+
+_BOTH: Final = (
+    _table.c.id,
+    func.substr(_table.c.user_message, 1, TEXT_CHARS_MAX),
+    func.substr(_table.c.bot_response, 1, TEXT_CHARS_MAX),
+)
+_OWN: Final = (
+    select(*_BOTH)
+    .where(_table.c.user_id == bindparam("user_id"))
+    .order_by(_table.c.id.desc())
+    .limit(literal_column(str(OWN_MAX)))
+)
+_THESE: Final = select(*_BOTH).where(
+    _table.c.user_id == bindparam("user_id"), _table.c.id.in_(bindparam("ids", expanding=True))
+)
+
+
+def _by_index(connection: Connection, user_id: str, question: str, *, indexed: bool) -> list[str]:
+    """Ids of the best matches by the index's own rank."""
+    every = terms(question)
+    parts = [part for part in every if folded(part).strip(",;.:!?") not in STOP_WORDS] or every
+    if not parts:
         return []
     given: dict[str, object] = {"user_id": user_id, "most": CANDIDATES_MAX}
     if not indexed:
-        rows: Sequence[Row[Any]] = connection.execute(_like(parts), given).all()
+        rows: Sequence[Any] = connection.execute(_like(parts), given).all()
     elif connection.dialect.name == "postgresql":
         rows = connection.execute(_TSVECTOR, {**given, "terms": parts}).all()
     else:
         rows = connection.execute(_FTS5, {**given, "question": quoted(parts)}).all()
-    return fused([str(row[0]) for row in rows])[:limit]
+    return [str(row[0]) for row in rows]
 
 
 def quoted(parts: Sequence[str]) -> str:
@@ -103,16 +152,6 @@ def _phrase(part: str) -> str:
     last = re.findall(r"[^\W_]+", part)[-1]
     star = "*" if len(last) >= PREFIX_CHARS_MIN else ""
     return '"' + part.replace('"', '""') + f'"{star}'
-
-
-def fused(ranked: Sequence[str]) -> list[tuple[str, float]]:
-    """Ids that are sorted by match, fused with their own order: the later made, the better."""
-    recent = {one: place for place, one in enumerate(sorted(ranked, reverse=True), 1)}
-    scores = {
-        one: 1 / (RRF_K + place) + RECENCY_WEIGHT / (RRF_K + recent[one])
-        for place, one in enumerate(ranked, 1)
-    }
-    return sorted(scores.items(), key=lambda pair: (pair[1], pair[0]), reverse=True)
 
 
 def _like(parts: Sequence[str]) -> Select[tuple[str, float]]:

@@ -91,12 +91,12 @@ def test_tool_statistics(shelf: Shelf) -> None:
 
 
 def test_search_finds_words_of_both_sides(shelf: Shelf) -> None:
-    """A word of the message or of the answer, in any case, alone or among others; any of them will do."""
+    """A word of the message or of the answer, in any case and form, alone or among others; any will do."""
     shelf.insert(
         said("ann", "Handle ERRORS gently", "indeed"), said("ann", "nothing", "about error-handling")
     )
-    assert shelf.texts("ann", "errors") == ["Handle ERRORS gently"]
-    assert shelf.texts("ann", "who (handles) handle?") == ["Handle ERRORS gently"]
+    assert sorted(shelf.texts("ann", "errors")) == ["Handle ERRORS gently", "nothing"]
+    assert shelf.texts("ann", "who is (gently) gentle?") == ["Handle ERRORS gently"]
     assert "nothing" in shelf.texts("ann", "error-handling")
     assert shelf.texts("ann", "absentword") == []
     assert shelf.texts("ann", "errors", limit=0) == []
