@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -206,3 +208,46 @@ def test_behind_pgbouncer_in_transaction_mode(postgres: Postgres, home: Path, sc
         for one in made:
             one.close()
         bouncer.kill()
+
+
+def test_a_role_that_may_not_make_schemas(postgres: Postgres, home: Path) -> None:
+    """The administrator has made the schema: the tables come into it. Without one, the database says no."""
+    database, role = postgres.database(), f"tenant_{os.getpid()}"
+    postgres.execute(f"CREATE ROLE {role} LOGIN")
+    postgres.execute(f"CREATE SCHEMA blue AUTHORIZATION {role}", database)
+    url = postgres.url(database, role)
+    with Store(MemoryConfig(database_url=url, schema="blue")) as store:
+        assert store.insert([Conversation.now("ada", "hello", "x")]) == 1
+    with Store(MemoryConfig(database_url=url, schema="red")) as store:
+        for _ in range(2):
+            with pytest.raises(DBAPIError, match="permission denied"):
+                store.insert([Conversation.now("ada", "hello", "x")])
+        postgres.execute(f"CREATE SCHEMA red AUTHORIZATION {role}", database)
+        assert store.insert([Conversation.now("ada", "hello", "x")]) == 1
+        postgres.execute("DROP SCHEMA red CASCADE", database)
+        postgres.execute(f"CREATE SCHEMA red AUTHORIZATION {role}", database)
+        with pytest.raises(DBAPIError, match="does not exist"):
+            store.history("ada")
+        assert store.history("ada") == []
+
+
+def test_tenants_that_begin_at_the_same_time(postgres: Postgres, home: Path) -> None:
+    """Eight stores make four schemas of one database at once."""
+    url = postgres.url(postgres.database())
+    stores = [
+        Store(
+            MemoryConfig(database_url=url, schema=f"tenant{number % 4}", database_timeout_s=20.0, pool_size=1)
+        )
+        for number in range(8)
+    ]
+    gate = threading.Barrier(len(stores))
+
+    def begin(store: Store) -> int:
+        gate.wait(20.0)
+        return store.insert([Conversation.now("ada", store.config.schema, "x")])
+
+    with ThreadPoolExecutor(len(stores)) as threads:
+        assert list(threads.map(begin, stores)) == [1] * len(stores)
+    for store in stores:
+        assert [one.user_message for one in store.history("ada")] == [store.config.schema] * 2
+        store.close()
