@@ -18,10 +18,12 @@ from typing import Any, Final, Self
 
 from workers.errors import RecordError
 from workers.handler import MemoryErrorHandler
+from workers.memory import recall
 from workers.memory.backing import FLUSH_S
 from workers.memory.cache import Cache
 from workers.memory.call_pool import CallPool
 from workers.memory.config import MemoryConfig
+from workers.memory.ids import check
 from workers.memory.manager import EnhancedMemoryLayerManager
 from workers.memory.records import (
     Conversation,
@@ -119,11 +121,15 @@ class AsyncMemoryLayerManager:
     async def retrieve_context_safe(self, query: str, user_id: str, limit: int = 10) -> list[Found]:
         """What the user and the agents said that fits the query, best first; [] if nothing can be had."""
         self._backing.check_open()
+        if (found := self._memory.at_hand(user_id, recall.search_field(query, limit))) is not None:
+            return found
         return await self._calls.run(self._memory.retrieve_context_safe, query, user_id, limit)
 
     async def history(self, user_id: str, limit: int = 20, before: str | None = None) -> list[Found]:
         """The user's latest conversations, latest first; with `before` (an id) those before it."""
         self._backing.check_open()
+        if (found := self._memory.at_hand(user_id, recall.history_field(limit, check(before)))) is not None:
+            return found
         return await self._calls.run(self._memory.history, user_id, limit, before)
 
     async def tool_statistics(self, user_id: str | None = None) -> list[ToolStatistics]:

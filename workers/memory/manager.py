@@ -299,6 +299,16 @@ class EnhancedMemoryLayerManager:
             return None
         return recall.cached(page, now)
 
+    def at_hand(self, user_id: str, field: str) -> list[Found] | None:
+        """A fresh page of this process's own cache, while nothing waits in the spool. Waits for nothing."""
+        backing = self._backing
+        if self._cache.remote or not backing.caching or not backing.spool.is_empty:
+            return None
+        page, now = self._cache.get(user_id, field), backing.wall()
+        if page is None or self._freshness(page, backing.epochs.stamp(user_id), now) is not Freshness.FRESH:
+            return None
+        return recall.cached(page, now)
+
     def _usable(self, user_id: str, field: str) -> Page | None:
         """A page that may still be shown while the database fails."""
         page, _ = self._cached(user_id, field)

@@ -344,3 +344,32 @@ def connections(postgres: Postgres, database: str) -> int:
     link.close()
     assert row is not None
     return int(row[0])
+
+
+def test_what_is_at_hand_waits_for_no_thread(config: MemoryConfig) -> None:
+    """A fresh page in this process is read while every thread hangs, but not past the spool."""
+
+    async def story() -> None:
+        store = Hanging(config)
+        store.gate.set()
+        async with AsyncMemoryLayerManager(config, store=store) as memory:
+            await memory.store_conversation("kim", "hello there", "x")
+            await memory.history("kim")
+            await memory.retrieve_context_safe("hello", "kim")
+            store.gate.clear()
+            hang = [
+                asyncio.ensure_future(memory.store_conversation("lee", "x", "x"))
+                for _ in range(4 * config.pool_size)
+            ]
+            found = await asyncio.wait_for(memory.history("kim"), 5.0)
+            found += await asyncio.wait_for(memory.retrieve_context_safe("hello", "kim"), 5.0)
+            assert [one.source for one in found] == [Source.CACHE] * 2
+            store.gate.set()
+            await asyncio.gather(*hang)
+            memory._backing.replayer.take_lease = lambda: False  # type: ignore[method-assign]  # not yet
+            memory._backing.spool.put(record_of(Conversation.now("kim", "waits", "x")))
+            told = [one.conversation.user_message for one in await memory.history("kim")]
+            assert told == ["waits", "hello there"]
+            del memory._backing.replayer.take_lease
+
+    asyncio.run(story())
