@@ -134,6 +134,16 @@ class Connections:
         """Accept no more; what is connected stays until `close`."""
         self._loop.remove_reader(self._listener.fileno())
 
+    def move(self, listener: socket.socket) -> None:
+        """Accept there from now on; who is connected stays, and whoever still waited is taken first."""
+        self.accept()
+        self._loop.remove_reader(self._listener.fileno())
+        self._listener.close()
+        self._listener = listener
+        listener.setblocking(False)
+        self._paused = False
+        self.start()
+
     def close(self) -> None:
         """Drop every connection."""
         for connection in list(self._open.values()):

@@ -260,6 +260,8 @@ class Daemon:
             if data[:1] == descriptors.PROBER and len(numbers) == 1:
                 told = json.loads(data[1:])
                 self._talks.add(told["title"], told["pid"], numbers.pop())
+            if data[:1] == descriptors.LISTENER and len(numbers) == 1:
+                self._connections.move(socket.socket(fileno=numbers.pop()))
             descriptors.close_all(numbers)
             if not data:
                 log.error("the nursery is gone: writing the last checkpoint")
@@ -307,7 +309,11 @@ class Daemon:
         if self._code == EXIT_OK:
             self._stage.post("intake", Look(tick=True, last=True))
             self._stage.turn()
-            self._mind.journal.snapshot(self._mind.engine.to_plain())
+            try:
+                self._mind.journal.snapshot(self._mind.engine.to_plain())
+            except OSError as error:
+                # All of it is committed already; only the next start has more to read.
+                log.warning("no last snapshot: %s", error.strerror or error)
             self._disk.save_now()
         self._connections.close()
         self._connections.release()

@@ -20,6 +20,7 @@ the last to hold it; under systemd a worker is welcome only when the store has i
                         c JSON                              {"ticket", "accepted": [titles], "of": how
                                                             many} or {"ticket", "code", "text"}
                         M JSON                              one managed process: all after R, then changes
+                        N + [socket]                        listen on this one: the old one's file is gone
                         P JSON + [socket]                   {"title", "pid"}: a prober lives; our end of it
 
 Neighbours: `nursery` and `daemon` (the two ends), `hello` (identity of a worker). Knows no engine.
@@ -52,6 +53,7 @@ COMMANDED: Final = b"c"
 KILL: Final = b"K"
 MANAGED: Final = b"M"
 PROBER: Final = b"P"
+LISTENER: Final = b"N"
 MESSAGE_MAX: Final = 4096
 
 P_BEAT: Final = 0
@@ -115,6 +117,8 @@ class Inheritance:
     """A service manager reads the sentences of STATUS, and answers deposits by STORED."""
     probers: tuple[Talk, ...] = ()
     """Those that lived when the daemon was started; later ones come by PROBER."""
+    state_lock: int = -1
+    """The lock on the state directory; -1 = there is none."""
 
     def to_json(self) -> bytes:
         """The table as the daemon reads it."""
@@ -134,6 +138,8 @@ class Inheritance:
     def numbers(self) -> list[int]:
         """Every descriptor that must survive the exec."""
         numbers = [self.listener, self.bell, self.channel, self.pulse, self.lock]
+        if self.state_lock >= 0:
+            numbers.append(self.state_lock)
         for one in self.held:
             numbers += (one.memory, one.pidfd)
         return [*numbers, *(one.socket for one in self.probers)]

@@ -39,14 +39,16 @@ class ConfigurationError(SupervisorError):
 class AlreadyRunning(SupervisorError):
     """Another supervisor serves this place; `pid` is its process, 0 = not known."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, directory: str = "") -> None:
         who = f"process {pid}" if pid else "another process"
-        super().__init__(f"breakerd is already running here: {who} holds the lock")
+        where = f" of {directory}" if directory else ""
+        super().__init__(f"breakerd is already running here: {who} holds the lock{where}")
         self.pid = pid
+        self.directory = directory
 
-    def __reduce__(self) -> tuple[type[AlreadyRunning], tuple[int]]:
-        """Pickle by the pid, not by the text."""
-        return AlreadyRunning, (self.pid,)
+    def __reduce__(self) -> tuple[type[AlreadyRunning], tuple[int, str]]:
+        """Pickle by what it was made from, not by the text."""
+        return AlreadyRunning, (self.pid, self.directory)
 
 
 class ActorFailed(SupervisorError):

@@ -1,4 +1,4 @@
-"""One breakerd per runtime directory: the lock, taken by a nursery and inherited by its daemon only.
+"""One breakerd per runtime and per state directory: locks, taken by a nursery, inherited by its daemon only.
 
 The lock is a flock on `breakerd.lock`; the file's text names who holds it (for a person, and for the next
 nursery). Written by the holder alone, after it has the lock; a reader that meets half a text waits for
@@ -21,11 +21,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from supervisor.descriptors import identity, parent_of, state_of
-from supervisor.errors import AlreadyRunning
+from supervisor.errors import AlreadyRunning, ConfigurationError
 
 log = logging.getLogger("breakerd.lock")
 
 LOCK_NAME: Final = "breakerd.lock"
+FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+MODE: Final = 0o600
+"""Whoever may read it may lock it, and keep the next supervisor away for ever."""
 ORPHAN_GRACE_S: Final = 2.0
 """A daemon whose nursery died has this long to see the managed workers end, 1.5 s at most, and to write its
 last checkpoint, before it is killed."""
@@ -64,9 +67,10 @@ class Lock:
 
     @classmethod
     def take(cls, directory: str) -> Lock:
-        """Take the lock. Raises AlreadyRunning, which names the holder, after 3 s at most."""
-        path = os.path.join(directory, LOCK_NAME)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        """Take the lock. Raises AlreadyRunning, which names the holder, after 3 s at most; OSError where
+        there can be no lock.
+        """
+        fd = os.open(os.path.join(directory, LOCK_NAME), FLAGS, MODE)
         began = time.monotonic()
         while True:
             try:
@@ -74,12 +78,15 @@ class Lock:
             except BlockingIOError:
                 try:
                     _wait(fd, time.monotonic() - began)
-                except AlreadyRunning:
+                except AlreadyRunning as error:
                     os.close(fd)
-                    raise
+                    raise AlreadyRunning(error.pid, directory) from None
+            except OSError:
+                os.close(fd)
+                raise
             else:
                 lock = cls(fd)
-                lock.write(Holders(os.getpid(), identity(os.getpid())))
+                lock.name_holders(Holders(os.getpid(), identity(os.getpid())))
                 return lock
 
     def write(self, holders: Holders) -> None:
@@ -90,15 +97,46 @@ class Lock:
         os.ftruncate(self.fd, len(text))
 
     def daemon_started(self, pid: int) -> None:
-        """Record the daemon, so that the next nursery can end it if it is left alone and stopped.
-
-        Where that cannot be written the daemon lives all the same: only such an end would take longer.
-        """
+        """Record the daemon, so that the next nursery can end it if it is left alone and stopped."""
         me = os.getpid()
+        self.name_holders(Holders(me, identity(me), pid, identity(pid)))
+
+    def name_holders(self, holders: Holders) -> None:
+        """Say who holds it; where that cannot be written the lock is held all the same, and a stopped orphan
+        would only be waited for longer.
+        """
         try:
-            self.write(Holders(me, identity(me), pid, identity(pid)))
+            self.write(holders)
         except OSError as error:
-            log.warning("%s does not name the daemon (pid %d): %s", LOCK_NAME, pid, error.strerror)
+            log.warning("%s does not name who holds it: %s", LOCK_NAME, error.strerror)
+
+
+def take_first(directory: str) -> Lock:
+    """The lock on the runtime directory. Raises AlreadyRunning; ConfigurationError if there can be none."""
+    try:
+        lock = Lock.take(directory)
+    except OSError as error:
+        path = os.path.join(directory, LOCK_NAME)
+        raise ConfigurationError((f"{path}: cannot be used: {error.strerror}; see who owns it",)) from error
+    with contextlib.suppress(OSError):
+        os.fchmod(lock.fd, MODE)  # an earlier version let its group read it
+    return lock
+
+
+def take_second(state: str, runtime: str) -> Lock | None:
+    """The lock on the state directory: two supervisors must not overwrite one copy. Raises AlreadyRunning.
+
+    None = it is the runtime directory, or there can be none: what is kept there is a copy, and a start does
+    not fail for that.
+    """
+    with contextlib.suppress(OSError):
+        if os.path.samefile(state, runtime):
+            return None
+    try:
+        return Lock.take(state)
+    except OSError as error:
+        log.warning("%s: cannot be locked against a second supervisor: %s", state, error.strerror)
+        return None
 
 
 def _wait(fd: int, waited_s: float) -> None:

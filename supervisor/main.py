@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import stat
 import sys
 from importlib import metadata
 from typing import Final
 
 from ipc.control import check_owner, temporary_directory
 from ipc.errors import SupervisorUnavailable
-from supervisor import priority, settings, units
+from supervisor import config_file, priority, settings, units
 from supervisor.errors import AlreadyRunning, ConfigurationError
 from supervisor.nursery import EXIT_CONFIGURATION, Nursery
 from supervisor.places import Places, places
@@ -40,17 +41,27 @@ def main(arguments: list[str] | None = None) -> int:
             return _install(given[1:])
         options = _parser().parse_args(given[1:] if given and given[0] == "run" else given)
         where = places(options.runtime_dir, options.state_dir, options.config)
-        told = settings.load(where.config)
+        text = config_file.read(where.config) if where.config else ""
+        told = settings.parse(text, where.config) if where.config else settings.SupervisorSettings()
         priority.begin(told.log_level.upper(), os.environ, told.log_format)
         _make_directories(where)
-        return Nursery(where).run()
+        return Nursery(where, text).run()
     except ConfigurationError as error:
         for line in error.errors:
             priority.complain(f"breakerd: {line}", os.environ)
         return EXIT_CONFIGURATION
     except AlreadyRunning as error:
-        priority.complain(f"breakerd: {error}", os.environ)
+        priority.complain(f"breakerd: {error}{_missing(where, error)}", os.environ)
         return EXIT_ALREADY_RUNNING
+
+
+def _missing(where: Places, error: AlreadyRunning) -> str:
+    """What more is to be said about a supervisor that holds the lock."""
+    if error.directory == where.state != where.runtime:
+        return "; give each supervisor a --state-dir of its own"
+    if not os.path.lexists(where.socket):
+        return f"; its socket {where.socket} is missing, and it makes a new one within seconds"
+    return ""
 
 
 def _install(arguments: list[str]) -> int:
@@ -110,6 +121,9 @@ def _make_directories(where: Places) -> None:
             raise ConfigurationError((f"{path}: cannot be made: {error.strerror}",)) from error
         if not os.access(path, os.W_OK | os.X_OK):
             raise ConfigurationError((f"{path}: this user may not write there",))
+        if os.stat(path).st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
+            text = f"breakerd: {path}: everybody may replace what is there; chmod o-w it"
+            priority.complain(text, os.environ)
 
 
 if __name__ == "__main__":

@@ -23,17 +23,18 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from supervisor import descriptors, notify, priority
+from supervisor import config_file, descriptors, notify, priority
 from supervisor.deposits import Deposits
 from supervisor.descriptors import Inheritance
 from supervisor.errors import BadRequest, ConfigurationError
 from supervisor.kept import Hangups, Kept
 from supervisor.listener import adopt, listen
 from supervisor.lives import EXIT_CONFIGURATION, EXIT_FAILED, Lives
-from supervisor.lock import Lock
+from supervisor.lock import take_first, take_second
 from supervisor.logs import Logs
 from supervisor.places import Places
 from supervisor.reports import AGAIN_S, Reports
+from supervisor.seat import Seat
 from supervisor.settings import SupervisorSettings, parse
 from supervisor.store import Store
 from supervisor.ward import Home
@@ -61,15 +62,15 @@ ACCEPTED_BYTES_MAX: Final = 3000
 class Nursery:
     """Keeps one daemon alive until it is asked to stop."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, text: str | None = None) -> None:
+        """`text`: what was checked of the configuration file; None = it is read here."""
         self._places = places
         self._notifier, given = notify.take(os.environ, os.getpid())
-        self._kept = Kept(places.config or "", _read(places.config))
-        self._lock = Lock.take(places.runtime)
+        self._kept = Kept(places.config or "", _read(places.config) if text is None else text)
+        self._lock = take_first(places.runtime)
+        self._state_lock = take_second(places.state, places.runtime)
         activated = adopt(given.listener, places.socket) if given.listener is not None else None
-        self._activated = activated is not None
-        """The socket's path is systemd's to remove."""
-        self._listener = activated or listen(places.socket)
+        self._seat = Seat(places.socket, activated or listen(places.socket), activated is not None)
         self._deposits = Deposits(Store(self._notifier), given.stored)
         self._stops = 0
         self._hangups = Hangups()
@@ -77,7 +78,7 @@ class Nursery:
         """The exit code, once the end has begun."""
         self._started_at = time.monotonic()
         self._poll = select.poll()
-        self._lives = Lives(self._poll, self._inheritance, self._take, self._lock.daemon_started)
+        self._lives = Lives(self._poll, self._inheritance, self._take, self._daemon_started)
         settings = SupervisorSettings()
         if places.config:
             settings = parse(self._kept.text, places.config)
@@ -117,7 +118,7 @@ class Nursery:
             if self._is_over(now):
                 assert self._code is not None
                 if self._code == EXIT_OK or self._wards.escalated:
-                    self._clear()
+                    self._seat.remove()
                 self._home.logs.settle(LAST_LINES_S)
                 if self._wards.pids():
                     # multiprocessing would wait for what the kernel does not let die.
@@ -148,6 +149,8 @@ class Nursery:
         if self._lives.ready and self._hangups.tell(self._lives.pid, self._lives.send):
             self._notifier.reloading(time.monotonic_ns())
         self._reports.flush()
+        if not ending:
+            self._look_after_the_socket(now)
         _reap_orphans({self._lives.pid, *self._wards.pids()})
         # Whether a daemon that starts hangs is for `lives` to see; where there is none, only this loop can.
         self._notifier.beat(now, self._lives.age_s(now) if self._lives.ready else 0.0)
@@ -208,11 +211,12 @@ class Nursery:
     def _inheritance(self, channel: int, fresh: int) -> Inheritance:
         """What a new daemon gets."""
         return Inheritance(
-            listener=self._listener.fileno(),
+            listener=self._seat.listener.fileno(),
             bell=self._deposits.bell,
             channel=channel,
             pulse=self._lives.pulse_fd,
             lock=self._lock.fd,
+            state_lock=self._state_lock.fd if self._state_lock else -1,
             nursery=os.getpid(),
             started_at=self._started_at,
             config=self._kept.file,
@@ -225,6 +229,18 @@ class Nursery:
             config_problem=self._kept.problem,
             probers=self._reports.inherited(),
         )
+
+    def _daemon_started(self, pid: int) -> None:
+        self._seat.untold = False  # it inherits the socket that there is
+        for lock in (self._lock, self._state_lock):
+            if lock is not None:
+                lock.daemon_started(pid)
+
+    def _look_after_the_socket(self, now: float) -> None:
+        """Whoever serves must listen where everybody asks."""
+        self._seat.look(now)
+        if self._seat.untold and self._lives.send(descriptors.LISTENER, (self._seat.listener.fileno(),)):
+            self._seat.untold = False
 
     def _take(self, data: bytes, numbers: list[int]) -> None:
         """One message of the daemon."""
@@ -300,15 +316,6 @@ class Nursery:
         if signal.SIGHUP in numbers:
             self._hangups.came()
 
-    def _clear(self) -> None:
-        """Leave no socket behind that nobody listens on."""
-        if self._activated:
-            return
-        try:
-            os.unlink(self._places.socket)
-        except OSError as error:
-            log.warning("cannot remove %s: %s", self._places.socket, error.strerror)
-
 
 _HANDLERS: Final[dict[bytes, Callable[[Nursery, bytes, list[int]], None]]] = {
     descriptors.DEPOSIT: Nursery._deposit,
@@ -369,8 +376,5 @@ def _raise_descriptor_limit() -> None:
 
 
 def _read(path: str | None) -> str:
-    """The text of the configuration file, which `main` has checked; empty = there is none."""
-    if path is None:
-        return ""
-    with open(path, encoding="utf-8") as file:
-        return file.read()
+    """The text of the configuration file; empty = there is none. Raises ConfigurationError."""
+    return "" if path is None else config_file.read(path)

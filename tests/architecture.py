@@ -64,7 +64,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "daemon",
         # its parent
         "listener lock notify",
-        "store",
+        "seat store",
         "birth deposits lives reports",
         "ward",
         "wards",

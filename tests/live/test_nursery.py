@@ -121,3 +121,25 @@ def test_what_must_not_happen_ends_it_and_all_it_started(build: Callable[..., Ho
     assert broken.wait(5.0) == EXIT_FAILED
     worker = json.loads(begun.read_text())["pid"]
     wait_for("its worker is gone", lambda: not alive(worker), 5.0)
+
+
+def test_a_socket_whose_file_is_gone_is_there_again(house: House) -> None:
+    """While the daemon lives and for the next one; whoever is attached goes on."""
+    hand = house.hand()
+    hand.order("guard", breaker="database")
+    hand.order("call", breaker="database", times=5)
+    wait_for("counted", lambda: house.stats()["totals"]["outcomes"]["success"] == 5, 5.0)
+    socket_file = house.runtime / "breakerd.sock"
+    (house.root / "random.py").write_text("raise SystemExit('of this directory')")
+    socket_file.unlink()
+    wait_for("it is back", socket_file.exists, 5.0)
+    assert house.ask("version")
+    old = house.daemon_pid
+    house.kill_daemon()
+    socket_file.unlink()
+    wait_for("it is back", socket_file.exists, 5.0)
+    house.wait_reborn(old)
+    hand.order("call", breaker="database", times=5)
+    wait_for("counted", lambda: house.stats()["totals"]["outcomes"]["success"] == 10, 5.0)
+    assert "of this directory" not in house.logged()
+    assert hand.leave() == 0

@@ -45,6 +45,38 @@ def test_a_wrong_configuration_is_told_by_its_path_and_nothing_is_made(tmp_path:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("kind", ["fifo", "pipe", "device", "directory"])
+def test_a_configuration_that_could_be_read_once_only_is_refused(tmp_path: Path, kind: str) -> None:
+    """`--config <(...)`: a reload has nothing to read, and the defaults are nobody's wish. Nobody waits."""
+    reading, writing = os.pipe()
+    os.write(writing, b"[breakers.database]\nfailure_threshold = 7\n")
+    os.close(writing)
+    os.mkfifo(tmp_path / "fifo")
+    path = {
+        "fifo": str(tmp_path / "fifo"),
+        "pipe": f"/proc/{os.getpid()}/fd/{reading}",
+        "device": "/dev/zero",
+        "directory": str(tmp_path),
+    }[kind]
+    done = breakerd("run", "--config", path, "--runtime-dir", str(tmp_path / "run"))
+    os.close(reading)
+    assert (done.returncode, done.stderr) == (78, f"breakerd: {path}: cannot be read: not a regular file\n")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("part", ["breakerd.lock", "checkpoint"])
+def test_a_file_of_no_use_in_the_runtime_directory_is_named(tmp_path: Path, part: str) -> None:
+    """One sentence and exit 78, no traceback, and what it is a link to stays as it was."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / part).symlink_to(tmp_path / "elsewhere")
+    where = ("--runtime-dir", str(tmp_path / "run"), "--state-dir", str(tmp_path / "state"))
+    done = breakerd("run", *where)
+    assert done.returncode == 78
+    assert f"{tmp_path / 'run' / part}: cannot be used: Too many levels of symbolic links" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     """A file stands in the way."""
     (tmp_path / "file").write_text("")
