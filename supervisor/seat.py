@@ -55,7 +55,7 @@ class Seat:
         except (ConfigurationError, SupervisorUnavailable, OSError) as error:
             if str(error) != self._said:
                 self._said = str(error)
-                log.error("the control socket's file is gone, and no other is made: %s", error)  # noqa: TRY400
+                log.error("the control socket's file is gone, and no other is made: %s", error)  # noqa: TRY400 (one line)
             return
         with contextlib.suppress(OSError):
             if self._found is not None:
