@@ -93,7 +93,6 @@ class CircuitBreaker(Enterable):
         self, name: str | None, settings: BreakerSettings, verdict: Verdict, client: Client | None
     ) -> None:
         _living.add(self)
-        before = set(vars(self))
         self._entries = {}
         row = None
         if name is not None:
@@ -101,8 +100,6 @@ class CircuitBreaker(Enterable):
             row = client.row(check_name(name), settings)
         client = client if row else None
         super().__init__(settings, verdict, row or default_client().row_alone(name or "", settings), client)
-        self._ours = {"_ours", *vars(self)} - before
-        """The attributes that every breaker has; others are a subclass's, and travel with it."""
 
     @property
     def name(self) -> str:
@@ -125,7 +122,8 @@ class CircuitBreaker(Enterable):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A breaker pickles as its declaration; where it arrives it is that process's of this name."""
-        own = {key: value for key, value in vars(self).items() if key not in self._ours}
+        ours = vars(CircuitBreaker())  # what every breaker has; the rest is a subclass's, and travels with it
+        own = {key: value for key, value in vars(self).items() if key not in ours}
         verdict = replace(self.verdict, told=[])
         return _declared_again, (self._shared.name or None, self.settings, verdict, type(self), own)
 
@@ -154,7 +152,7 @@ class CircuitBreaker(Enterable):
         return self._guard_result(function) if judged else self._guard(function)
 
     def _guard(self, function: Callable[P, R]) -> Callable[P, R]:
-        clock, link, row, quick = self.clock, self._link, self._row, self._quick
+        clock, link, row, quick, mark = self.clock, self._link, self._row, self._quick, self._mark
 
         @functools.wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -172,10 +170,10 @@ class CircuitBreaker(Enterable):
                     slots, ring, limit, plus, minus, _ = link.queue
                     took = end - start
                     marks = error.__dict__
-                    if took < quick and end < limit[0] and marks.get(self._mark, -1.0) <= start:
+                    if took < quick and end < limit[0] and marks.get(mark, -1.0) <= start:
                         for slot in slots:
                             ring[slot] = -((end * 128.0 + plus) - minus + head + took)
-                            marks[self._mark] = end
+                            marks[mark] = end
                             words = link.words
                             words[link.tallies + self._usual_tally] += 1
                             link.floats[W_CHANGES] = end
@@ -197,7 +195,7 @@ class CircuitBreaker(Enterable):
         return guarded
 
     def _guard_async(self, function: Async[P, R]) -> Async[P, R]:
-        clock, link, row, quick = self.clock, self._link, self._row, self._quick
+        clock, link, row, quick, mark = self.clock, self._link, self._row, self._quick, self._mark
 
         @functools.wraps(function)
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -215,10 +213,10 @@ class CircuitBreaker(Enterable):
                     slots, ring, limit, plus, minus, _ = link.queue
                     took = end - start
                     marks = error.__dict__
-                    if took < quick and end < limit[0] and marks.get(self._mark, -1.0) <= start:
+                    if took < quick and end < limit[0] and marks.get(mark, -1.0) <= start:
                         for slot in slots:
                             ring[slot] = -((end * 128.0 + plus) - minus + head + took)
-                            marks[self._mark] = end
+                            marks[mark] = end
                             words = link.words
                             words[link.tallies + self._usual_tally] += 1
                             link.floats[W_CHANGES] = end
