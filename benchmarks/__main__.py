@@ -16,7 +16,8 @@ from typing import Final
 from benchmarks.figures import Figure, table
 from benchmarks.supervised import ROOT
 
-ORDER: Final = ("calls", "threads", "spread", "intake", "idle", "attach", "startup", "memory", "scale")
+_ORDER: Final = "calls threads spread intake idle attach startup memory search scale"
+ORDER: Final = tuple(_ORDER.split())
 
 
 def figures_of(name: str) -> list[Figure]:

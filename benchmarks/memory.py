@@ -215,9 +215,7 @@ def degraded(folder: str) -> Figure:
         connection.execute("CREATE TABLE kept (id TEXT PRIMARY KEY, sum BLOB, body BLOB)")
         manager = EnhancedMemoryLayerManager(config)
         manager.error_handler.get_circuit_breaker("database").force_open()
-        ours, alone = turns(
-            lambda: together(manager), lambda: seconds(lambda: lone(connection), STORES)
-        )
+        ours, alone = turns(lambda: together(manager), lambda: seconds(lambda: lone(connection), STORES))
         manager.close()
     ratio = alone / ours
     return Figure(

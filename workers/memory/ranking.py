@@ -43,13 +43,13 @@ _STOP_WORDS: Final = """
     has have he her hers him his how i if in into is it its just let like me my of on or our ours
     please s she should so t than that the their them then there these they this those to us was we
     were what when where which who whom whose why will with would you your tell remember know again
-    said say told got get m re ve ll d der die das den dem des ein eine einen einem einer und oder
-    ist sind war ich du er sie es wir ihr mein meine meinen meinem dein wie wo wann wer warum kann
-    hat habe haben zu zum zur mit von fur im am auf nicht le la les un une des du de et ou est sont
-    je tu il elle nous vous mon ma mes ton sa ses que qui quoi comment quand pourquoi dans sur avec
-    pour au aux ce cette quel quelle el los las una unos y o es son yo mi mis tu su sus que quien
-    como donde cuando cual por para con en del al lo gli uno e ed sono mio mia il che chi come dove
-    quando quale per nel della di и в на не что как где когда кто я мой моя мне у с по за из это о
+    said say told got get m re ve ll d der das den dem des ein eine einen einem einer und oder ist
+    sind ich du er sie es wir ihr mein meine meinen meinem dein wie wo wann wer warum kann habe
+    haben zu zum zur mit von im auf nicht le la les un une de et ou sont je tu il elle nous vous mon
+    ma mes ton sa ses que qui quoi comment quand pourquoi dans sur avec au aux ce cette quel quelle
+    el los las una unos y o yo mi mis su sus quien como donde cuando cual por para en del al lo gli
+    uno e ed sono mio mia che quando quale nel della di и в на не что как где когда кто я мой моя
+    мне у с по за из это о because while though also very much many some such
 """
 STOP_WORDS: Final = frozenset(_STOP_WORDS.split())
 _LATEST: Final = """
@@ -309,7 +309,8 @@ def alike(term: str, known: Collection[str]) -> dict[str, float]:
     for other in known:
         if other.startswith(begin):
             if other != term:
-                found[other] = 0.75 if other.startswith(term) else 0.5
+                shared = _same_beginning(term, other) / max(size, len(other))
+                found[other] = max(0.75, shared) if other.startswith(term) else 0.2 + 0.6 * shared
         elif inside and term in other:
             found[other] = 0.5
     if not found and size >= 4:
@@ -317,6 +318,12 @@ def alike(term: str, known: Collection[str]) -> dict[str, float]:
             if abs(len(other) - size) <= 2 and len(other) >= 4 and (near := _nearness(term, other)):
                 found[other] = near
     return found
+
+
+def _same_beginning(one: str, other: str) -> int:
+    """How many letters they have in common at their beginning."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (mine, theirs) in pairs if mine != theirs), min(len(one), len(other)))
 
 
 def _nearness(one: str, other: str) -> float:
