@@ -9,7 +9,6 @@ Neighbours: `connections` (bytes), `hello` (joining), `views` (answers), `mind` 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from collections import deque
@@ -18,10 +17,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ipc.layout import ROWS
-from ipc.vocabulary import MANUAL_DEFAULT_S, Verb
 from supervisor import views
 from supervisor.actor import Stage
 from supervisor.commanders import may_command
+from supervisor.commands import full_name, read_command, read_forget
 from supervisor.connections import Connections, Peer, Request
 from supervisor.descriptors import close_all
 from supervisor.errors import BadRequest
@@ -29,7 +28,7 @@ from supervisor.facts import Facts
 from supervisor.figures import Measured, Wanted
 from supervisor.hello import Greeter, HelloRefused, Joining, Welcome, user_name
 from supervisor.managed import VERBS, Order
-from supervisor.messages import Command, Message, PermitAsked, PermitReturned, Refused
+from supervisor.messages import Command, Forget, Message, PermitAsked, PermitReturned, Refused
 from supervisor.mind import Mind, Tell, Told
 from supervisor.probes import ProbeNow
 from supervisor.refusals import Refusals
@@ -41,7 +40,6 @@ log = logging.getLogger("breakerd.control")
 SAVED_TICKETS_S: Final = 5.0
 """A request that the mind never answered (it had to start anew) is refused after this long."""
 ASK_END: Final = 1 << 53
-REASON_MAX: Final = 500
 SLEEP_MAX_S: Final = 10.0
 HELLOS_MAX: Final = 4096
 """Hellos that wait; beyond it one is refused, and said again later."""
@@ -279,22 +277,18 @@ class ControlServer:
         self._tell(request, PermitAsked(nonce, row, ask), permit_row=row)
 
     def _command(self, request: Request) -> None:
-        body = request.body
-        verb, reason = body.get("action"), body.get("reason", "")
-        if not isinstance(verb, str) or verb not in {known.value for known in Verb}:
-            raise RequestRefused("bad", f"action must be one of {', '.join(Verb)}, got {verb!r:.40}")
-        for_s = body.get("for_s", MANUAL_DEFAULT_S)
-        if for_s is not None and (not isinstance(for_s, int | float) or not 0 < for_s < math.inf):
-            raise RequestRefused(
-                "bad", f"for_s must be a number of seconds above 0 or null, got {for_s!r:.40}"
-            )
-        if not isinstance(reason, str) or not isinstance(body.get("breaker"), str):
-            raise RequestRefused("bad", "breaker and reason must be text")
-        user = user_name(request.peer.uid)
-        self._check_commander(request.peer, user, f"{verb} {body['breaker']:.128}")
-        name = self._mind.engine.resolve(body["breaker"])
-        command = Command(name, str(verb), for_s, reason[:REASON_MAX], request.peer.uid, user)
-        self._tell(request, command)
+        wanted = read_command(request.body)
+        uid, user = request.peer.uid, user_name(request.peer.uid)
+        self._check_commander(request.peer, user, wanted.shown)
+        name = full_name(self._mind.engine, wanted)
+        self._tell(request, Command(name, wanted.action, wanted.for_s, wanted.reason, uid, user))
+
+    def _forget(self, request: Request) -> None:
+        wanted = read_forget(request.body)
+        uid, user = request.peer.uid, user_name(request.peer.uid)
+        self._check_commander(request.peer, user, wanted.shown)
+        name = full_name(self._mind.engine, wanted) if wanted.breaker else ""
+        self._tell(request, Forget(name, uid, user))
 
     def _reload(self, request: Request) -> None:
         """Answered by the actor `reload`, when the file was read and is in force or refused."""
@@ -326,7 +320,9 @@ class ControlServer:
             self._refuse(request)
 
     def _tail(self, request: Request) -> None:
-        """Answered by the actor `managed`."""
+        """Answered by the actor `managed`: what workers log may be nobody else's business."""
+        user = user_name(request.peer.uid)
+        self._check_commander(request.peer, user, f"tail {request.body.get('name')!r:.60}")
         if not self.stage.post("managed", Order(request)):
             self._refuse(request)
 
@@ -361,8 +357,11 @@ class ControlServer:
     def _answer(self, request: Request, facts: Facts) -> dict[str, Any]:
         return views.answer(self._mind.engine, request.body, facts, self._clock(), time.time())
 
-    def _configuration(self, _request: Request) -> dict[str, Any]:
-        return {"schema": 1, "file": self.settings.file or None, "config": self.settings.to_json()}
+    def _configuration(self, request: Request) -> dict[str, Any]:
+        peer = request.peer
+        full = may_command(peer, user_name(peer.uid), self.settings.commanders)
+        shown = self.settings.to_json() if full else self.settings.for_everybody()
+        return {"schema": 1, "file": self.settings.file or None, "config": shown}
 
     def _doctor(self, _request: Request) -> dict[str, Any]:
         return self.examine()
@@ -380,6 +379,7 @@ _VERBS: Final[Mapping[str, _Handler]] = {
     "hello": ControlServer._hello,
     "permit": ControlServer._permit,
     "command": ControlServer._command,
+    "forget": ControlServer._forget,
     "reload": ControlServer._reload,
     "probe": ControlServer._probe,
     **dict.fromkeys(VERBS, ControlServer._order),

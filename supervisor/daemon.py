@@ -348,6 +348,7 @@ class Daemon:
             probe_waits=self._probes.waits(),
             probers=self._probes.probers,
             managed=self._managed.processes(),
+            namespaces=frozenset(table.name for table in self._control.settings.namespaces),
             refusals=self._control.refusals.going_on(),
             refused_hellos=self._control.refusals.totals[HELLO],
             denied_commands=self._control.refusals.totals[COMMAND],

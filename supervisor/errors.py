@@ -76,23 +76,30 @@ class BadRequest(SupervisorError):
 class BreakerNotFound(BadRequest, LookupError):
     """No breaker has this name, or more than one: `code` is "unknown" or "ambiguous"."""
 
-    def __init__(self, name: str, candidates: tuple[str, ...] = ()) -> None:
+    def __init__(self, name: str, candidates: tuple[str, ...] = (), command: str = "") -> None:
         if candidates:
-            text = f"{name} names more than one breaker: {', '.join(candidates[:CANDIDATES_SHOWN])}"
+            shown = [f"{command} {one}".strip() for one in candidates[:CANDIDATES_SHOWN]]
+            more = f", and {len(candidates) - len(shown)} more" if len(candidates) > len(shown) else ""
+            text = f"{name:.128} names more than one breaker: {', '.join(shown)}{more}"
         else:
-            text = f"there is no breaker {name}"
+            text = f"there is no breaker {name:.300}"
         super().__init__(text)
         self.name = name
         self.candidates = candidates
+        self.command = command
+
+    def of(self, command: str) -> BreakerNotFound:
+        """The same, whose text has every command that may be meant in full."""
+        return BreakerNotFound(self.name, self.candidates, command)
 
     @property
     def code(self) -> str:
         """The fixed short word of this refusal on the wire."""
         return "ambiguous" if self.candidates else "unknown"
 
-    def __reduce__(self) -> tuple[type[BreakerNotFound], tuple[str, tuple[str, ...]]]:
-        """Pickle by the two facts, not by the joined text."""
-        return BreakerNotFound, (self.name, self.candidates)
+    def __reduce__(self) -> tuple[type[BreakerNotFound], tuple[str, tuple[str, ...], str]]:
+        """Pickle by the facts, not by the joined text."""
+        return BreakerNotFound, (self.name, self.candidates, self.command)
 
 
 class WorkerNotFound(BadRequest, LookupError):

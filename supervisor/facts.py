@@ -123,3 +123,5 @@ class Facts:
     """Hellos that were refused since this daemon began, but for those that need only be said again."""
     denied_commands: int = 0
     """Commands of users who may not command, since this daemon began."""
+    namespaces: frozenset[str] = frozenset()
+    """Those that the configuration names: an operator knows who uses them."""

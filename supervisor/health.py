@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ipc.vocabulary import BreakerState
+from supervisor.catalogue import BREAKERS_MAX, Catalogue
 from supervisor.engine import Engine
 from supervisor.facts import Facts, ManagedProcess
 from supervisor.host_breaker import REFUSING, HostBreaker
@@ -29,6 +30,8 @@ OUTPUT_MAX: Final = 2000
 """Characters of the sentence that sums up what is not well."""
 PROBE_WAIT_MAX_S: Final = 5.0
 """A probe that waits so long for a free prober is a warning."""
+CROWDED: Final = 0.8
+"""From this part of all breakers on, those in use are a warning."""
 DENIED_MANY: Final = 10
 """A user who is denied so many commands without a rest is a warning; fewer are a slip."""
 NAMED_MAX: Final = 3
@@ -59,10 +62,11 @@ def report(engine: Engine, facts: Facts, level: str, now: float) -> dict[str, An
         checks += _supervisor(engine, facts, now)
         checks += _workers(engine)
         checks += _refusals(facts, now)
+        checks.append(_room(engine.catalogue, now))
         for process in facts.managed:
             checks += _managed(process, now)
         for breaker in engine.catalogue.numbered:
-            checks += _breaker(engine, breaker, now)
+            checks += _breaker(engine, facts, breaker, now)
     status = max((check.status for check in checks), key=_WORST.__getitem__, default="pass")
     grouped: dict[str, list[dict[str, Any]]] = {}
     for check in checks:
@@ -88,7 +92,7 @@ def sentence(engine: Engine, facts: Facts) -> str:
     wrong = [
         f"{breaker.name} is {breaker.state.name}"
         for breaker in engine.catalogue.numbered
-        if breaker.state is not BreakerState.CLOSED
+        if breaker.state is not BreakerState.CLOSED and (breaker.shown or breaker.breaker.manual is not None)
     ]
     parts = [facts.checkpoint_problem, facts.disk_problem, *facts.degraded[:1]]
     if facts.configuration_problem:
@@ -102,7 +106,8 @@ def sentence(engine: Engine, facts: Facts) -> str:
         parts.append(f"{len(wrong) - NAMED_MAX} more are not closed")
     breakers, workers = len(engine.catalogue.numbered), len(engine.workers)
     total = f"{_count(breakers, 'breaker')}, {_count(workers, 'worker')}"
-    parts.append(total if wrong or not breakers else f"{total}, all closed")
+    closed = all(breaker.state is BreakerState.CLOSED for breaker in engine.catalogue.numbered)
+    parts.append(f"{total}, all closed" if breakers and closed else total)
     return "; ".join(part for part in parts if part)
 
 
@@ -209,14 +214,43 @@ def _managed(process: ManagedProcess, now: float) -> Iterator[Check]:
         yield Check(f"{name}:log", "pass", text, process.log_gaps)
 
 
-def _breaker(engine: Engine, breaker: HostBreaker, now: float) -> Iterator[Check]:
+def _room(catalogue: Catalogue, now: float) -> Check:
+    """Whether breakers are refused, or will be soon: those that no worker has make room by themselves."""
+    count, used = len(catalogue.numbered), len(catalogue.numbered) - len(catalogue.idle)
+    if catalogue.full_at is not None and now - catalogue.full_at < FRESH_S:
+        text = f"new breakers are refused: {catalogue.full}; supervisorctl breakers shows them"
+    elif used >= CROWDED * BREAKERS_MAX:
+        text = f"{used} of {BREAKERS_MAX} breakers are in use"
+    else:
+        return Check("supervisor:breakers", "pass", value=count)
+    return Check("supervisor:breakers", "warn", text, count)
+
+
+def _is_critical(engine: Engine, facts: Facts, breaker: HostBreaker) -> bool:
+    """Whether it fails the host while it refuses: by a table of its own, or by that of its short name.
+
+    The table of a short name speaks for breakers with workers alone, of namespaces that the configuration
+    names, and of root and the supervisor's own user: no other user makes the host fail by a name.
+    """
+    catalogue = engine.catalogue
+    if not breaker.critical or breaker.name in catalogue.configured:
+        return breaker.critical
+    known = breaker.namespace in facts.namespaces or breaker.owner in (0, catalogue.own)
+    return bool(breaker.shown) and (known or catalogue.own < 0)
+
+
+def _breaker(engine: Engine, facts: Facts, breaker: HostBreaker, now: float) -> Iterator[Check]:
     """One breaker: its state, who is isolated from it, and whether its workers agree on its settings."""
     name, state = f"breaker:{breaker.name}", breaker.state
     if state is BreakerState.CLOSED:
         yield Check(name, "pass", value=state.name)
+    elif _is_critical(engine, facts, breaker) and state in REFUSING:
+        yield Check(name, "fail", _breaker_sentence(breaker, now), state.name)
+    elif not breaker.shown and breaker.breaker.manual is None:
+        # No call can end its state, and none is refused.
+        yield Check(name, "pass", f"{_breaker_sentence(breaker, now)}; no worker has it", state.name)
     else:
-        status = "fail" if breaker.critical and state in REFUSING else "warn"
-        yield Check(name, status, _breaker_sentence(breaker, now), state.name)
+        yield Check(name, "warn", _breaker_sentence(breaker, now), state.name)
     for party in breaker.breaker.isolated:
         worker = engine.workers.get(party)
         who = worker.title if worker is not None else party[:8]

@@ -18,10 +18,10 @@ from typing import Any, Final
 from ipc.errors import SettingsError
 from ipc.layout import BLOCK, DEFAULT_SLOTS, MAX_SLOTS
 from ipc.vocabulary import BreakerSettings, check_name
-from supervisor.checks import FORMATS, LEVELS, OFF, Bound, as_json, key_of, one_of, shown
+from supervisor.checks import FORMATS, HIDDEN, LEVELS, OFF, Bound, as_json, key_of, one_of, shown
 from supervisor.errors import ConfigurationError
 from supervisor.messages import ProbesConfigured
-from supervisor.settings_probe import ProbeTable, read_probe
+from supervisor.settings_probe import OWN_KEYS, ProbeTable, read_probe
 from supervisor.settings_workers import WorkerTable, read_workers
 
 FILE_MAX: Final = 1 << 20
@@ -122,6 +122,17 @@ class SupervisorSettings:
         plain["breakers"] = {table.name: table.to_json() for table in self.breakers}
         plain["namespaces"] = {table.name: {"users": list(table.users)} for table in self.namespaces}
         plain["workers"] = {table.name: table.to_json() for table in self.workers}
+        return plain
+
+    def for_everybody(self) -> dict[str, Any]:
+        """The same for those who may not command: without what may be secret, whatever it is called."""
+        plain = self.to_json()
+        for worker in plain["workers"].values():
+            worker["args"] = [HIDDEN for _ in worker["args"]]
+        for name, probe in self.probes().items():
+            shown = plain["breakers"][name]["probe"]
+            for key in OWN_KEYS[probe.kind]:
+                shown[key] = HIDDEN if isinstance(shown[key], str) and shown[key] else shown[key]
         return plain
 
 

@@ -15,7 +15,6 @@ from supervisor.checks import (
     HIDDEN,
     LEVELS,
     OFF,
-    SECRET,
     Bound,
     Reading,
     Wrong,
@@ -106,11 +105,12 @@ class WorkerTable:
         return tuple(repr(getattr(self, key)) for key in WORKER_KEYS if key != "count")
 
     def to_json(self) -> dict[str, Any]:
-        """The table as JSON values, key by key as in the file, for people: passwords are masked."""
+        """The table as JSON values, key by key as in the file, for people.
+
+        Passwords are masked, and so is every value of the environment: no name tells what is a secret.
+        """
         plain = {key: getattr(self, key) for key in WORKER_KEYS}
-        environment = {
-            name: HIDDEN if SECRET.search(name) else for_people(text) for name, text in self.environment
-        }
+        environment = {name: HIDDEN for name, _ in self.environment}
         return {**plain, "args": for_people(self.args), "environment": environment}
 
 

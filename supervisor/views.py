@@ -19,7 +19,7 @@ from supervisor import health, processes
 from supervisor.breaker_views import one_breaker
 from supervisor.chronicle import EVENTS_MAX, KINDS
 from supervisor.engine import Engine
-from supervisor.errors import BadRequest
+from supervisor.errors import BadRequest, BreakerNotFound
 from supervisor.facts import Facts, Refusal
 from supervisor.host_breaker import HostBreaker
 from supervisor.messages import Happened
@@ -118,7 +118,7 @@ def counts(metrics: BreakerMetrics) -> dict[str, Any]:
 
 def _errors(asked: Question) -> dict[str, Any]:
     if asked.body.get("breaker") is not None:
-        chosen = [_named(asked.engine, asked.body["breaker"])]
+        chosen = [_named(asked.engine, asked.body["breaker"], "errors")]
     else:
         chosen = list(asked.engine.catalogue.numbered)
     return {
@@ -180,17 +180,20 @@ def _breakers(asked: Question) -> dict[str, Any]:
 
 
 def _breaker(asked: Question) -> dict[str, Any]:
-    breaker = _named(asked.engine, asked.body.get("name"))
+    breaker = _named(asked.engine, asked.body.get("name"), "breaker show")
     shown = one_breaker(asked.engine, breaker, asked.facts.probe_waits, asked.now)
     changes = asked.engine.chronicle.of(breaker.name)
     return {"breaker": shown, "changes": [_event(asked, at, event) for at, event in changes]}
 
 
-def _named(engine: Engine, name: Any) -> HostBreaker:
+def _named(engine: Engine, name: Any, command: str = "") -> HostBreaker:
     """The breaker that somebody typed the name of. Raises BadRequest and BreakerNotFound."""
     if not isinstance(name, str) or not name:
         raise BadRequest("the name of a breaker is missing")
-    return engine.catalogue.named[engine.resolve(name)]
+    try:
+        return engine.catalogue.named[engine.resolve(name)]
+    except BreakerNotFound as error:
+        raise error.of(command) from None
 
 
 # --- workers and processes ----------------------------------------------------------------------------

@@ -58,7 +58,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "mind source views",
         "intake probes",
         "attachments intake_actor start talks",
-        "commanders disk_actor figures hello managed refusals",
+        "commanders commands disk_actor figures hello managed refusals",
         "reload selfcheck starting",
         "control_server",
         "daemon",

@@ -95,6 +95,8 @@ def _value(value: Any) -> str:
 
 def command(request: Request, asker: Asker, program: str) -> Page:
     """Tell the breaker, and say what it is now and until when. Raises ControlError."""
+    if request.words[0] == "forget":
+        return _forget(request, asker)
     action, name = request.words
     verb = COMMANDS[action]
     told: dict[str, Any] = {"breaker": name, "action": verb, "reason": request.reason}
@@ -107,3 +109,13 @@ def command(request: Request, asker: Asker, program: str) -> Page:
         until = "until it is changed" if left is None else f"for {span(left)}"
         line += f" {until}; to end it: {program} breaker enable {answer['breaker']}"
     return Page(answer, (line,))
+
+
+def _forget(request: Request, asker: Asker) -> Page:
+    """One breaker that no worker has, or all of them. Raises ControlError."""
+    fields: dict[str, Any] = {"unused": True} if request.unused else {"breaker": request.words[1]}
+    answer = asker.command("forget", **fields)
+    names, count = answer["names"], answer["forgotten"]
+    more = (f"and {count - len(names)} more",) if count > len(names) else ()
+    lines = (*(f"{name} is forgotten" for name in names), *more)
+    return Page(answer, lines or ("no breaker is unused",))

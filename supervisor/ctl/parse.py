@@ -72,6 +72,8 @@ class Request:
     exit_code: str = STYLES[0]
     help: bool = False
     wide: bool = False
+    unused: bool = False
+    """Whether all breakers without workers are meant."""
     patience_said: bool = False
     """Whether --timeout was typed."""
 
@@ -97,9 +99,9 @@ VERBS: Final[dict[str, Verb]] = {
     "tail": Verb("NAME [COUNT]", "The last lines that a managed worker logged; -f follows", ("--follow",)),
     "breakers": Verb("", "Every breaker with its state, one a line", ("--watch",)),
     "breaker": Verb(
-        "{show|open|close|disable|enable|metrics-only|reset|force-open} NAME",
+        "{show|open|close|disable|enable|metrics-only|reset|force-open|forget} NAME",
         "One breaker in full, or a command to it",
-        ("--watch", "--for", "--reason"),
+        ("--watch", "--for", "--reason", "--unused"),
     ),
     "workers": Verb("", "Every attached worker process, one a line", ("--watch", "--wide")),
     "stats": Verb("", "Counts of all calls and durations, by breaker", ("--watch",)),
@@ -182,6 +184,7 @@ def _values(flags: dict[str, str], verb: str) -> dict[str, Any]:
         values["watch_s"] = _seconds("--watch", flags["--watch"] or f"{WATCH_S}", 0.05, 3600.0)
     values["timeout_s"] = _PATIENCE.get(verb, TIMEOUT_S)
     values["wide"] = "--wide" in flags
+    values["unused"] = "--unused" in flags
     values["patience_said"] = "--timeout" in flags
     if "--timeout" in flags:
         values["timeout_s"] = _seconds("--timeout", flags["--timeout"], 0.01, 86_400.0)
@@ -261,20 +264,23 @@ def _check_words(verb: str, words: tuple[str, ...], flags: dict[str, str]) -> No
 
 
 def _check_breaker(words: tuple[str, ...], flags: dict[str, str]) -> None:
-    actions = ("show", *COMMANDS)
+    actions = ("show", *COMMANDS, "forget")
     if words and words[0] not in actions and (len(words) == 1 or words[1] in actions):
         action = words[1] if len(words) > 1 else "show"
         raise UsageError(f"breaker takes the action first: breaker {action} {words[0]}", verb="breaker")
     _one_of("breaker", "action", words[:1], actions)
-    if len(words) < 2:
+    if "--unused" in flags:
+        if words != ("forget",):
+            raise UsageError("--unused is for breaker forget, without a name", verb="breaker")
+    elif len(words) < 2:
         raise UsageError(f"breaker {words[0]} needs the name of a breaker", verb="breaker")
     _at_most("breaker", words, 2)
     if words[0] != "show" and "--watch" in flags:
         raise UsageError("--watch is for breaker show", verb="breaker")
     if "--for" in flags and COMMANDS.get(words[0]) not in LASTING:
         raise UsageError(f"--for is for open, disable and metrics-only, not for {words[0]}", verb="breaker")
-    if "--reason" in flags and words[0] == "show":
-        raise UsageError("--reason is for commands, not for show", verb="breaker")
+    if "--reason" in flags and words[0] in ("show", "forget"):
+        raise UsageError(f"--reason is for commands, not for {words[0]}", verb="breaker")
 
 
 def _check_tail(words: tuple[str, ...]) -> None:

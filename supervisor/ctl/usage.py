@@ -32,6 +32,7 @@ FLAGS: Final = {
     "--help": ("", "this text"),
     "--watch": ("[=TIME]", f"look again and again (every {WATCH_S:g}s)"),
     "--follow": ("", "go on showing lines as they come (or -f)"),
+    "--unused": ("", "for `forget`: every breaker that no worker has"),
     "--wide": ("", "with memory, processor time, threads and descriptors of each"),
     "--fail-on": ("warn", "treat a warning as a failure"),
     "--for": ("TIME", "how long a manual state lasts: 30s, 10m, 2h, 1d or forever (1h)"),

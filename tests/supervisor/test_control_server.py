@@ -15,10 +15,11 @@ from supervisor.connections import Connections
 from supervisor.control_server import ControlServer
 from supervisor.hello import HelloRefused
 from supervisor.managed import Order
-from supervisor.messages import ProbeRule
+from supervisor.messages import Forget, ProbeRule
 from supervisor.mind import Mind
 from supervisor.probes import ProbeNow
-from supervisor.settings import SupervisorSettings
+from supervisor.settings import SupervisorSettings, parse
+from tests.schemas import problems
 from tests.supervisor.answering import Answers, request
 from tests.supervisor.conversation import FACTS, Host
 from tests.supervisor.test_mind import Box
@@ -60,7 +61,7 @@ def test_an_unknown_verb_is_refused() -> None:
 
 
 def test_orders_are_for_commanders_alone() -> None:
-    """Looking, also at a log, is for whoever may open the socket."""
+    """So is looking at what workers log: it may be nobody else's business."""
     stage, answers = served(dict)
     managed, mind = Desk(), Box("mind")
     stage.add(managed)
@@ -68,12 +69,13 @@ def test_orders_are_for_commanders_alone() -> None:
     for connection, verb in enumerate(("start", "stop", "restart")):
         stage.post("control", request(connection, verb, uid=54_321, name="web"))
     stage.post("control", request(8, "stop", uid=0, name="web"))
-    stage.post("control", request(9, "tail", uid=54_321, name="web"))
+    stage.post("control", request(3, "tail", uid=54_321, name="web"))
+    stage.post("control", request(9, "tail", uid=0, name="web"))
     assert {number: code for number, (code, _) in answers.refusals.items()} == dict.fromkeys(
-        range(3), "denied"
+        range(4), "denied"
     )
     assert [order.request.connection for order in managed.orders] == [8, 9]
-    assert [tell.messages[0].kind for tell in mind.seen] == ["denied"] * 3
+    assert [tell.messages[0].kind for tell in mind.seen] == ["denied"] * 4
     assert "(uid 54321, user 54321, pid 1234)" in mind.seen[0].messages[0].text
 
 
@@ -147,3 +149,53 @@ def test_a_refused_hello_is_answered_counted_and_an_event() -> None:
     (tell,) = mind.seen
     assert tell.messages[0].kind == "refused"
     assert control.refusals.going_on()[0].count == control.refusals.totals["refused"] == 3
+
+
+def test_values_of_the_configuration_are_for_commanders() -> None:
+    """No name tells what is a secret: arguments and targets are hidden from others, environments from all."""
+    text = """
+[breakers.bank]
+probe = { kind = "http", url = "http://bank.test/ping?signature=s3cr3t" }
+[workers.pay]
+target = "shop.pay:run"
+args = ["sk_live_s3cr3t"]
+environment = { STRIPE = "sk_live_s3cr3t" }
+"""
+    answers, stage = Answers(), Stage(lambda _: None, lambda: 0.0, lambda _: None)
+    nobody = cast(Any, None)
+    control = ControlServer(nobody, nobody, parse(text, "x.toml"), lambda: FACTS, lambda: 0.0)
+    control.stage, control.connections = stage, cast(Connections, answers)
+    stage.add(control)
+    stage.post("control", request(1, "config", uid=54_321))
+    stage.post("control", request(2, "config", uid=0))
+    assert "s3cr3t" not in repr(answers.answers[1])
+    assert answers.answers[1]["config"]["workers"]["pay"]["args"] == ["***"]
+    assert answers.answers[1]["config"]["breakers"]["bank"]["probe"]["kind"] == "http"
+    told = answers.answers[2]["config"]["workers"]["pay"]
+    assert (told["args"], told["environment"]) == (["sk_live_s3cr3t"], {"STRIPE": "***"})
+    assert problems("config-show", answers.answers[1]) == []
+
+
+def test_forgetting_is_a_command() -> None:
+    """By name, short or full, or all that are unused; for commanders, and never by an empty request."""
+    host = Host()
+    host.settle_in("a")
+    answers, stage, mind = Answers(), Stage(lambda _: None, lambda: 0.0, lambda _: None), Box("mind")
+    known = cast(Mind, SimpleNamespace(engine=host.engine))
+    control = ControlServer(known, cast(Any, None), SupervisorSettings(), lambda: FACTS, lambda: 0.0)
+    control.stage, control.connections = stage, cast(Connections, answers)
+    stage.add(control)
+    stage.add(mind)
+    stage.post("control", request(1, "forget", breaker="database"))
+    stage.post("control", request(2, "forget", unused=True))
+    assert [tell.messages for tell in mind.seen] == [
+        (Forget("app/database", 0, "root"),),
+        (Forget("", 0, "root"),),
+    ]
+    wrong: list[dict[str, Any]] = [{}, {"breaker": ""}, {"breaker": 7}, {"unused": 1}]
+    for number, body in enumerate(wrong, start=3):
+        stage.post("control", request(number, "forget", **body))
+        assert answers.refusals[number][0] == "bad"
+    stage.post("control", request(7, "forget", breaker="database", unused=True))
+    stage.post("control", request(8, "forget", uid=54_321, unused=True))
+    assert (answers.refusals[7][0], answers.refusals[8][0]) == ("bad", "denied")

@@ -8,10 +8,12 @@ from typing import Any
 
 from ipc.vocabulary import BreakerSettings
 from supervisor import health
+from supervisor.catalogue import BREAKERS_EACH
 from supervisor.facts import Facts, ManagedProcess, ProbeWait, Refusal
 from supervisor.messages import Configured, OutcomeBatch, ProbeRule, WorkerQuarantined
 from tests.schemas import problems
 from tests.supervisor.conversation import FACTS, FAILURE, SUCCESS, Host, nonce, taken
+from tests.supervisor.crowd import Crowd
 
 
 def report(host: Host, level: str = "full", facts: Facts = FACTS) -> dict[str, Any]:
@@ -117,6 +119,62 @@ def test_an_open_breaker_is_a_failure_where_it_is_critical() -> None:
     host.command("force-open")
     assert status(host) == "fail"
     assert report(host)["output"] == "app/database is FORCED_OPEN since 0.0 s by uid 0 (a test)"
+
+
+def test_no_other_user_makes_the_host_fail_by_a_name() -> None:
+    """The table of a short name speaks for known namespaces, root and the own user."""
+    for uid, namespace, known, expected in (
+        (1002, "u2", "", "warn"),
+        (1002, "u2", "u2", "fail"),
+        (0, "root", "", "fail"),
+        (77, "own", "", "fail"),
+    ):
+        host = Crowd()
+        host.say(Configured((("database", "{}", True),)))
+        host.come("a", uid, namespace)
+        host.declare("a", "database")
+        host.outcomes(*[("a", FAILURE)] * 5)
+        facts = replace(FACTS, namespaces=frozenset(filter(None, [known])))
+        assert status(host, facts=facts) == expected
+        host.leave("a")
+        assert status(host, facts=facts) == "pass"
+    host.say(Configured((("own/database", "{}", True),)))
+    assert status(host) == "fail"
+
+
+def test_a_breaker_without_workers_keeps_no_host_at_warn() -> None:
+    """Nobody calls, so nothing ends its state: open or half-open it is told, and all is well."""
+    host = settled()
+    host.outcomes(*[("a", FAILURE)] * 5)
+    assert status(host) == "warn"
+    host.leave("a")
+    assert status(host) == "warn"
+    host.leave("b")
+    told = report(host)
+    assert told["status"] == "pass"
+    assert told["checks"]["breaker:app/database"][0]["output"].endswith("no worker has it")
+    assert health.sentence(host.engine, FACTS) == "1 breaker, 0 workers"
+    host.command("force-open")
+    assert status(host) == "warn"
+
+
+def test_breakers_that_are_refused_or_many_are_a_warning() -> None:
+    """Those in use count; what no worker has makes room by itself."""
+    host = Crowd()
+    host.come("a", 1001, "one")
+    host.fill("a", BREAKERS_EACH)
+    assert status(host) == "pass"
+    host.come("b", 1001, "two")
+    host.declare("b", "more")
+    assert "user 1001 has 1024 breakers" in report(host)["output"]
+    host.now += 61.0
+    assert status(host) == "pass"
+    for number, letter in enumerate("cde"):
+        host.come(letter, 0, "root")
+        host.fill(letter, 1000, number * 1000)
+    assert report(host)["output"] == "4024 of 4096 breakers are in use"
+    host.leave("a")
+    assert status(host) == "pass"
 
 
 def test_an_isolated_worker_is_a_warning() -> None:

@@ -171,7 +171,7 @@ environment = { URL = "redis://:pw@h:1/0", API_TOKEN = "x", MODE = "fast" }
     plain = json.loads(json.dumps(parse(text, "f").to_json()))["workers"]["web"]
     assert set(plain) == set(WORKER_KEYS)
     assert plain["args"] == ["postgresql://u:***@host/db", 5]
-    assert plain["environment"] == {"URL": "redis://:***@h:1/0", "API_TOKEN": "***", "MODE": "fast"}
+    assert plain["environment"] == dict.fromkeys(("URL", "API_TOKEN", "MODE"), "***")
 
 
 def outcome(text: str) -> WorkerTable | tuple[str, ...]:

@@ -127,3 +127,16 @@ def test_show_tells_the_last_changes(stage: Stage, ctl: Ctl) -> None:
     stage.script["breaker"] = {"schema": 1, "breaker": answers.breaker(), "changes": [change]}
     lines = ctl("breaker", "show", "database").lines
     assert lines[lines.index("last changes:") + 1].endswith(change["text"])
+
+
+def test_forgetting_one_or_all_that_are_unused(stage: Stage, ctl: Ctl) -> None:
+    """Each is named, as far as the answer has names."""
+    stage.script["forget"] = {"schema": 1, "forgotten": 3, "names": ["app/x", "app/y"]}
+    ran = ctl("breaker", "forget", "--unused")
+    assert ran.lines == ["app/x is forgotten", "app/y is forgotten", "and 1 more"]
+    assert problems("forget", ctl("breaker", "forget", "app/x", "--json").json) == []
+    assert stage.asked == [{"verb": "forget", "unused": True}, {"verb": "forget", "breaker": "app/x"}]
+    stage.script["forget"] = {"schema": 1, "forgotten": 0, "names": []}
+    assert ctl("breaker", "forget", "--unused").lines == ["no breaker is unused"]
+    assert ctl("breaker", "forget").code == ctl("breaker", "forget", "x", "--unused").code == 2
+    assert ctl("breaker", "open", "--unused").code == 2
