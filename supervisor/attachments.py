@@ -28,10 +28,19 @@ from supervisor.steps import Step
 
 log = logging.getLogger("breakerd.events")
 
+AWAITED_S: Final = 600.0
+"""How long a worker is waited for of which no pid is known here. It says hello again within seconds; one that
+came after it was buried would be counted anew from its first call.
+"""
 REMIND_S: Final = 1.0
 """A dead worker that is not retired, or not dropped, after this long is told of again."""
 LEVELS: Final = dict.fromkeys(("supervisor", "breaker", "command", "denied", "refused"), logging.WARNING)
 """How an event of each kind is logged; others are information."""
+
+
+GOOD_NEWS: Final = ("started", "reloaded")
+RECOVERING: Final = ("HALF_OPEN", "CLOSED")
+"""States that a breaker enters when things become better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,8 @@ class Attachments:
         """Workers that systemd's store has, as far as the nursery said."""
         self._absent: dict[str, int] = {}
         """Workers of the checkpoint without a segment: their pidfds, until they come back or die."""
+        self._awaited: dict[str, tuple[float, Callable[[str], object]]] = {}
+        """Those of other PID namespaces: until when, s, and whom to tell then that they are lost."""
 
     def __len__(self) -> int:
         return len(self._live)
@@ -141,7 +152,13 @@ class Attachments:
         return ""
 
     def await_return(self, worker: str, pid: int, lost: Callable[[str], object]) -> None:
-        """A worker that lives without a segment here: it hands its own back, or dies and is told as lost."""
+        """A worker that lives without a segment here: it hands its own back, or dies and is told as lost.
+
+        Without a pid its death cannot be seen: it has AWAITED_S.
+        """
+        if not pid:
+            self._awaited[worker] = (self._clock() + AWAITED_S, lost)
+            return
         try:
             pidfd = os.pidfd_open(pid)
         except OSError:
@@ -158,6 +175,7 @@ class Attachments:
         self._loop.add_reader(pidfd, died)
 
     def _forget_absent(self, worker: str) -> None:
+        self._awaited.pop(worker, None)
         pidfd = self._absent.pop(worker, None)
         if pidfd is not None:
             self._loop.remove_reader(pidfd)
@@ -191,6 +209,9 @@ class Attachments:
         for drops that found the channel full, or whose answer did.
         """
         now = self._clock()
+        for worker in [one for one, (until, _) in self._awaited.items() if now > until]:
+            _, lost = self._awaited.pop(worker)
+            lost(worker)
         for worker in [one for one, asked_at in self._dropping.items() if now - asked_at > REMIND_S]:
             self.drop(worker)
         for worker in [one for one, told_at in self._ended.items() if now - told_at > REMIND_S]:
@@ -206,7 +227,7 @@ class Attachments:
                     attached.segment.words[at.W_BOARD + effect.row] = effect.word
         for effect in effects:
             if isinstance(effect, Happened):
-                log.log(LEVELS.get(effect.kind, logging.INFO), "%s", effect.text)
+                log.log(level_of(effect), "%s", effect.text)
             elif isinstance(effect, Retire):
                 self._retire(effect.worker)
 
@@ -231,3 +252,13 @@ class Attachments:
         """The nursery has closed its copies."""
         self._stored.discard(worker)
         self._dropping.pop(worker, None)
+
+
+def level_of(event: Happened) -> int:
+    """How an event is logged: good news and what was asked for is information, not a warning."""
+    facts = dict(event.fields)
+    if facts.get("event") in GOOD_NEWS or (
+        facts.get("new") in RECOVERING and facts["new"] != facts.get("old")
+    ):
+        return logging.INFO
+    return LEVELS.get(event.kind, logging.INFO)

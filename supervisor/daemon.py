@@ -204,7 +204,8 @@ class Daemon:
             self._talks.add(talk.title, talk.pid, talk.socket)
         self._every(PROBES_S, lambda: self._stage.post("probes", LookAtProbes()))
         self._connections.start()
-        descriptors.send(self._channel, descriptors.READY)
+        self._starting.ready()
+        self._every(SWEEP_S, self._starting.ready)
         if self._inherited.managed:
             self._tell_status()
             self._every(STATUS_S, self._tell_status)

@@ -16,6 +16,7 @@ Neighbours: `nursery` (the only caller), `store` (what is kept and under which n
 from __future__ import annotations
 
 import array
+import errno
 import logging
 import os
 import socket
@@ -46,6 +47,8 @@ PENDING_MAX: Final = 4096
 """Datagrams that wait for room; beyond it the newest is dropped, with an error in the log."""
 EXTENSION_S: Final = 30.0
 """How much more time to start is asked for, again after a third of it."""
+PASSING: Final = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
+"""What keeps a datagram from being sent for a while: too many descriptors under way, no memory."""
 BEATS: Final = 4
 """Signs of life in one watchdog time."""
 
@@ -181,6 +184,8 @@ class Notifier:
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
+            if error.errno in PASSING:
+                return False
             # Not to be mended by waiting: systemd is gone or refuses, and this host goes on without it.
             log.warning("systemd cannot be told %s: %s", data.partition(b"\n")[0].decode(), error.strerror)
         return True

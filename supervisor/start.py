@@ -134,7 +134,8 @@ def begin(
     for message in joined:
         engine.handle(message, now, 0.0)
     missing = {nonce: worker for nonce, worker in engine.workers.items() if nonce not in held}
-    lost = [nonce for nonce, worker in missing.items() if is_gone(worker.pid, worker.inode)]
+    # A worker of another PID namespace has no pid here: whether it lives is seen when it comes back, or not.
+    lost = [one for one, worker in missing.items() if worker.pid and is_gone(worker.pid, worker.inode)]
     return Begun(
         engine,
         journal,

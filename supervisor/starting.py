@@ -45,6 +45,7 @@ class Starting:
         self.read: Read = start.begin
         self._channel = channel
         self._said = ""
+        self._ready = False
 
     def beat(self) -> None:
         """A sign of life."""
@@ -78,6 +79,10 @@ class Starting:
             self.phase(PHASE_STARTING)
             raise
         self.phase(PHASE_STARTED)
+
+    def ready(self) -> None:
+        """Say that somebody is served, until the channel has had room for it."""
+        self._ready = self._ready or descriptors.send(self._channel, descriptors.READY)
 
     def wait_for_room(self, problem: str) -> None:
         """Another life would find no more of it, and must not begin empty for that."""

@@ -26,6 +26,8 @@ def life_of(told: str) -> int:
 def _parse(told: str) -> tuple[str, int, int]:
     """Step, number of the pass, number of the life."""
     name, passes, life = (*told.split(":"), "1", "1")[:3]
+    if not (passes.isdecimal() and life.isdecimal()):
+        return "", 0, 0  # no step: what cannot be read asks for nothing
     return name, int(passes), int(life)
 
 

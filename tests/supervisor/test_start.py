@@ -192,3 +192,21 @@ def test_few_checkpoints_that_were_set_aside_are_kept(folder: Path) -> None:
     left = sorted(path.name for path in folder.glob(f"{FILE_NAME}.bad-*"))
     assert len(left) == start.SET_ASIDE_MAX
     assert left[:2] == [f"{FILE_NAME}.bad-{1_700_000_003}", f"{FILE_NAME}.bad-{1_700_000_004}"]
+
+
+def test_a_worker_of_another_pid_namespace_is_waited_for(folder: Path) -> None:
+    """No pid is known here, and no pid says nothing: it is not buried before it could come back."""
+    host = Host()
+    host.settle_in("a", "b")
+    host.outcomes(("a", FAILURE))
+    for worker in host.engine.workers.values():
+        worker.pid = 0 if worker.nonce == nonce("a") else 2**22 - 1
+    plain = json.loads(json.dumps(host.engine.to_plain()))
+    journal = opened(folder)
+    journal.snapshot(plain)
+    journal.close()
+    found = begun(folder)
+    assert found.absent == ((nonce("a"), 0),)
+    host = opening(found)
+    assert list(host.engine.workers) == [nonce("a")]
+    assert host.engine.counting.lost.segment_lost == 1

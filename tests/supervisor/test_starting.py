@@ -121,3 +121,19 @@ def test_a_shortage_says_nothing_of_the_state(rig: Rig, error: Exception, phase:
     assert rig.pulse[P_PHASE] == phase
     rig.starting.take_over(lambda: None)
     assert rig.pulse[P_PHASE] == PHASE_STARTED
+
+
+def test_ready_is_said_until_there_was_room_for_it_and_then_no_more(rig: Rig) -> None:
+    """A full channel loses no readiness: nobody would be served by a daemon that serves."""
+    rig.theirs.setblocking(False)
+    filled = 0
+    while descriptors.send(rig.theirs, b"S"):
+        filled += 1
+    rig.starting.ready()
+    for _ in range(filled):
+        assert descriptors.receive(rig.ours) == (b"S", [])
+    assert descriptors.receive(rig.ours) is None
+    rig.starting.ready()
+    rig.starting.ready()
+    assert descriptors.receive(rig.ours) == (b"R", [])
+    assert descriptors.receive(rig.ours) is None
