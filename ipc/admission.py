@@ -17,7 +17,7 @@ from ipc.blocks import FREE_THREADED
 from ipc.circuit import GOLDEN, generation_code, ramp_share
 from ipc.client import Client
 from ipc.control_async import running_loop
-from ipc.ending import Change, Ending, Entry, innermost_trial
+from ipc.ending import Change, Ending, Entry, Trial, innermost_trial, set_innermost_trial
 from ipc.errors import BreakerdError, CircuitOpenError
 from ipc.gate import Gate
 from ipc.layout import W_CHANGES
@@ -252,15 +252,15 @@ class Admission(Ending):
 
     def _trial(self, permit: int, generation: int, change: Change | None) -> Entry:
         code = 0 if self._link.unjudged else generation_code(generation)
-        entry = self._entry(at.head(self._row, code), change)
-        entry.permit = permit
-        entry.within = innermost_trial.get()
-        innermost_trial.set(entry)
+        entry = Trial(self, self._link, self._row, at.head(self._row, code))
+        entry.change, entry.permit, entry.start = change, permit, self.clock()
+        entry.within = innermost_trial()
+        set_innermost_trial(entry)
         return entry
 
     def _in_trial(self) -> bool:
         """True if this context is inside a trial of this breaker that has not ended."""
-        trial = innermost_trial.get()
+        trial = innermost_trial()
         while trial is not None:
             if not trial.done and trial.link is self._link and trial.row == self._row:
                 return True

@@ -203,10 +203,16 @@ class Circuit:
         self.settle_growth(settings.recovery_timeout, now)
         if event is Event.RESET:
             self.growth = 0
-        elif event is Event.TRIAL_FAILED and self.state is BreakerState.HALF_OPEN:
+        elif self._failed_to_recover(event, now, settings):
             grown = settings.recovery_timeout * settings.recovery_growth**self.growth
             if grown < settings.recovery_timeout_max and self.growth < GROWTH_MAX:
                 self.growth += 1
+
+    def _failed_to_recover(self, event: Event, now: float, settings: BreakerSettings) -> bool:
+        """A trial failed; or trials closed it, and it opens again before a first open time has passed."""
+        if event is Event.TRIP and self.state is BreakerState.CLOSED:
+            return bool(self.passed) and now - self.since < settings.recovery_timeout
+        return event is Event.TRIAL_FAILED and self.state is BreakerState.HALF_OPEN
 
     def settle_growth(self, recovery_timeout: float, now: float) -> None:
         """Take one step of growth back for each full `recovery_timeout` (s) spent CLOSED until now."""

@@ -6,6 +6,8 @@ Neighbours: `admission` (whether a call may start), `guard` (the quick path), `v
 
 from __future__ import annotations
 
+import os
+import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
 from types import FrameType
@@ -41,10 +43,38 @@ class Entry:
         self.done = False
 
 
-innermost_trial: Final[ContextVar[Entry | None]] = ContextVar("ipc_trial", default=None)
-"""The innermost trial of this context; set by trials alone, so that other calls pay nothing."""
+class Trial(Entry):
+    """A call that holds a permit: that goes back when nobody is left who could end the call."""
+
+    __slots__ = ("__weakref__",)
+
+    def __del__(self) -> None:
+        """An exception of a signal handler has lost it: as a cancellation, which has no verdict."""
+        link, start = self.link, self.start
+        if not self.done and start >= link.born:
+            self.done = True
+            link.put(self.row, OutcomeKind.CANCELLED, _code(self.head), self.permit, start, start)
+            link.ring()
+            if link.local:
+                link.look(link.clock())
+
+
+_innermost: Final[ContextVar[weakref.ref[Trial] | None]] = ContextVar("ipc_trial", default=None)
+"""The innermost trial of this context; set by trials alone, so that other calls pay nothing. Weak: a trial
+that is lost would else go on here, and whatever the context calls would be a part of it for ever."""
 CAUSES_MAX: Final = 8
 """How many causes of an exception are looked at for one that was put already."""
+
+
+def innermost_trial() -> Entry | None:
+    """The innermost trial of this context that is not lost."""
+    held = _innermost.get()
+    return None if held is None else held()
+
+
+def set_innermost_trial(trial: Entry | None) -> None:
+    """From now on this context runs in that trial."""
+    _innermost.set(weakref.ref(trial) if isinstance(trial, Trial) else None)
 
 
 class Ending:
@@ -54,6 +84,7 @@ class Ending:
     _tell: Callable[..., object] | None
     _seen: BreakerState
     _noticing: Gate
+    _noticed_by: int = 0
     _shared: Row
     _link: Link
     _row: int
@@ -83,8 +114,8 @@ class Ending:
         if entry.done:
             return
         entry.done = True
-        if entry.permit is not None and innermost_trial.get() is entry:
-            innermost_trial.set(entry.within)
+        if entry.permit is not None and innermost_trial() is entry:
+            set_innermost_trial(entry.within)
         link, start = entry.link, entry.start
         if error is not None and entry.permit is None and self._counted(error, start, end):
             return
@@ -141,6 +172,9 @@ class Ending:
         """The change that this board word shows, to the first call that sees it; else None."""
         if at.unpack_row(word)[0] is self._seen:
             return None
+        if self._noticed_by != os.getpid():
+            # A thread that a fork left behind may have been inside.
+            self._noticing, self._noticed_by = Gate(), os.getpid()
         return self._noticing.run_within(0.0, self._first_to_see)
 
     def _first_to_see(self) -> Change | None:

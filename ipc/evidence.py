@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from ipc import window as rolling
-from ipc.vocabulary import BreakerSettings
+from ipc.vocabulary import BreakerSettings, TimeWindow
 from ipc.window import EIGHTHS_PER_S
 
 ORDER_SLACK_S: Final = 0.125
 """The intake tells the ends of a quiet stretch of successes to within an eighth of a second."""
 HOST_RUN_EIGHTHS: Final = 64
 """Eighths of a second that the host run tells apart; older failures are counted with the oldest of them."""
+RUN_GAP_S: Final = 300.0
+"""A failure that comes so long after the one before begins a new run; a longer window lengthens this."""
 NEVER: Final = float("-inf")
 
 
@@ -42,6 +44,8 @@ class Run:
     length: int
     first: float
     """When the first of them ended, s."""
+    last: float
+    """When the last of them ended, s."""
     doubted: bool = False
     """A success of another party ended between two of them: it looks like this party's own fault."""
 
@@ -96,20 +100,28 @@ class Evidence:
         newest = self._newest[0]
         when = eighth(end)
         if newest == NEVER or when >= eighth(newest):
+            if self._tail and when - max(self._tail) > self._gap_s() * EIGHTHS_PER_S:
+                self._tail.clear()
+                self.host_run = 0
             failed = self._tail.setdefault(when, {})
             failed[party] = failed.get(party, 0) + count
             self.host_run += count
             if len(self._tail) > HOST_RUN_EIGHTHS:
                 self._merge_oldest()
         run = self.runs.get(party)
-        if run is None:
-            self.runs[party] = Run(count, end)
+        if run is None or end - run.last > self._gap_s():
+            self.runs[party] = Run(count, end, end)
             return
         run.length += count
-        run.first = min(run.first, end)
+        run.first, run.last = min(run.first, end), max(run.last, end)
         of_peers = self._newest if self._newest[1] != party else self._second
         if run.first < of_peers[0] <= end:
             run.doubted = True
+
+    def _gap_s(self) -> float:
+        """How long a run lasts without another failure, s."""
+        window = self.settings.window
+        return max(RUN_GAP_S, window.seconds) if isinstance(window, TimeWindow) else RUN_GAP_S
 
     def _merge_oldest(self) -> None:
         first, second, *_ = sorted(self._tail)
@@ -210,6 +222,7 @@ class Evidence:
         self._second = self._second[0] + delta, self._second[1]
         for run in self.runs.values():
             run.first += delta
+            run.last += delta
 
     def _shifted_tail(self, delta: float) -> dict[int, dict[str, int]]:
         return {eighth(past / EIGHTHS_PER_S + delta): failed for past, failed in self._tail.items()}
@@ -218,7 +231,7 @@ class Evidence:
         """As JSON values."""
         tail = [[past, sorted(failed.items())] for past, failed in self._tail.items()]
         successes = [[None if end == NEVER else end, party] for end, party in (self._newest, self._second)]
-        runs = [[party, run.length, run.first, run.doubted] for party, run in self.runs.items()]
+        runs = [[party, run.length, run.first, run.doubted, run.last] for party, run in self.runs.items()]
         return [self.window.to_plain(), self.host_run, tail, runs, successes]
 
     @classmethod
@@ -228,7 +241,12 @@ class Evidence:
         window, evidence.host_run, tail, runs, successes = plain
         evidence._tail = {past: dict(failed) for past, failed in tail}
         evidence.window = rolling.from_plain(window)
-        evidence.runs = {party: Run(length, first, doubted) for party, length, first, doubted in runs}
+        evidence.runs = {party: _run(*run) for party, *run in runs}
         newest, second = ((NEVER if end is None else end, party) for end, party in successes)
         evidence._newest, evidence._second = newest, second
         return evidence
+
+
+def _run(length: int, first: float, doubted: bool, last: float | None = None) -> Run:
+    """A run as it was written; an older daemon did not write when its last failure ended."""
+    return Run(length, first, first if last is None else last, doubted)

@@ -7,25 +7,18 @@ Callables and exception classes belong to one process and never leave it. Neighb
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ipc.caller_ends import ends_itself
 from ipc.errors import CircuitOpenError, SettingsError
 from ipc.logbook import report
 from ipc.vocabulary import BreakerSettings, OutcomeKind
 
 ExceptionTypes = type[Exception] | tuple[type[Exception], ...]
-_ENDINGS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, BaseExceptionGroup)
-"""The program's own ways to end: not a cancellation, however long the call took."""
-_GREENLET_END: Final = ("greenlet", "GreenletExit")
 _FUTURE_CANCELLED: Final = ("concurrent.futures._base", "CancelledError")
-"""Known by module and name, so that neither package is imported."""
-_LOOP_ENDS: Final = ("_cancel_all_tasks", "asyncio")
-"""The function, and the package, in which an event loop cancels at its end whatever still runs."""
-STACK_MAX: Final = 200
-"""Frames that are looked through for it."""
+"""Known by module and name, so that the package is not imported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +40,20 @@ class Verdict:
         slow = settings.slow_call_s is not None and took >= settings.slow_call_s
         if error is None:
             return OutcomeKind.SLOW_SUCCESS if slow else OutcomeKind.SUCCESS
-        if not isinstance(error, Exception) or _is_named(error, _FUTURE_CANCELLED):
+        if not isinstance(error, Exception) or self._is_cancelled_future(error):
             limit = settings.cancelled_is_failure_s
-            if limit is None or took < limit or _is_an_end(error):
+            if limit is None or took < limit or ends_itself(error):
                 return OutcomeKind.CANCELLED
             return OutcomeKind.CANCELLED_LATE
         if not self.is_bad(error, name):
             return OutcomeKind.IGNORED
         return OutcomeKind.SLOW_FAILURE if slow else OutcomeKind.FAILURE
+
+    def _is_cancelled_future(self, error: BaseException) -> bool:
+        """A future of a pool was cancelled, and the application has not named that class as a failure."""
+        return _is_named(type(error), _FUTURE_CANCELLED) and not any(
+            _is_named(one, _FUTURE_CANCELLED) for one in self.expected
+        )
 
     def is_bad(self, error: Exception, name: str) -> bool:
         """Whether this exception says that the dependency is down."""
@@ -92,21 +91,8 @@ class Verdict:
             return False
 
 
-def _is_named(error: BaseException, named: tuple[str, str]) -> bool:
-    return any((kind.__module__, kind.__qualname__) == named for kind in type(error).__mro__)
-
-
-def _is_an_end(error: BaseException) -> bool:
-    """True if the program, a greenlet or an event loop ends: it says nothing about the dependency."""
-    if isinstance(error, _ENDINGS) or _is_named(error, _GREENLET_END):
-        return True
-    frame, left = sys._getframe(1).f_back, STACK_MAX
-    while frame is not None and left:
-        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        if frame.f_code.co_name == _LOOP_ENDS[0] and package in (_LOOP_ENDS[1], "uvloop"):
-            return True
-        frame, left = frame.f_back, left - 1
-    return False
+def _is_named(kind: type[BaseException], named: tuple[str, str]) -> bool:
+    return any((one.__module__, one.__qualname__) == named for one in kind.__mro__)
 
 
 def check_callable(key: str, value: Any) -> None:

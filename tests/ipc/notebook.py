@@ -60,6 +60,8 @@ class Notebook:
         for note in self.notes:
             if note.what in {"call", "trial"}:
                 if note.failed:
+                    if run and note.end // 0.125 - max(old.end // 0.125 for old in run) > 8 * 300:
+                        run = []
                     run += [note] if newest == LONG_AGO or note.end // 0.125 >= newest // 0.125 else []
                 else:
                     run = [old for old in run if old.end // 0.125 > note.end // 0.125]
@@ -78,6 +80,8 @@ class Notebook:
         for note in self.notes:
             if note.what in {"call", "trial"} and note.party == party:
                 if note.failed:
+                    if run and note.end - max(run) > 300:
+                        run, between = [], False
                     run.append(note.end)
                     between = between or (len(run) > 1 and min(run) < peers <= note.end)
                 else:

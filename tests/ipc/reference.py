@@ -273,7 +273,8 @@ class Model(Notebook):
         self.moves.append((scope, old, new, self.generation))
         if old is CLOSED:
             self.settle(loop)
-        elif old is HALF_OPEN and new is OPEN:
+        relapsed = old is CLOSED and loop.passed and self.now - loop.since < settings.recovery_timeout
+        if new is OPEN and (relapsed or old is HALF_OPEN):
             grown = settings.recovery_timeout * settings.recovery_growth**loop.n
             loop.n += grown < settings.recovery_timeout_max
         loop.n = 0 if reset else loop.n
