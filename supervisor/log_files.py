@@ -9,6 +9,7 @@ Neighbours: `logs` (writes), `managed` (reads). Knows no record.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import zlib
@@ -16,8 +17,9 @@ from dataclasses import dataclass
 from typing import Final
 
 FOLDER: Final = "logs"
-FOLDER_MODE: Final = 0o750
-FILE_MODE: Final = 0o640
+FOLDER_MODE: Final = 0o700
+FILE_MODE: Final = 0o600
+"""What workers log is the supervisor's own user's: others ask for `tail`, which is for commanders."""
 FILE_MAX: Final = 1 << 20
 """Bytes of a file; then it is set aside, and the one before it goes."""
 READ_MAX: Final = 48 * 1024
@@ -75,6 +77,9 @@ class LogFile:
         except FileNotFoundError:
             os.makedirs(os.path.dirname(self._path), FOLDER_MODE, exist_ok=True)
             self._number = os.open(self._path, flags, FILE_MODE)
+        with contextlib.suppress(OSError):  # an earlier version let its group read them
+            os.fchmod(self._number, FILE_MODE)
+            os.chmod(os.path.dirname(self._path), FOLDER_MODE)
         self._size = os.fstat(self._number).st_size
 
     def close(self) -> None:

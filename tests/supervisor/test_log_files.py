@@ -49,14 +49,28 @@ def test_what_is_not_there_has_no_lines_and_a_position(path: str) -> None:
 
 
 def test_the_last_lines(path: str) -> None:
-    """As many as were asked for, oldest first; mode and folder are for the group to read."""
+    """As many as were asked for, oldest first; file and folder are nobody else's."""
     file = LogFile(path)
     fill(file, 0, 100)
     assert numbers(read(path, 3)) == [97, 98, 99]
     assert numbers(read(path, 1000)) == list(range(100))
     assert read(path, 0).lines == ()
-    assert Path(path).stat().st_mode & 0o777 == 0o640
-    assert Path(path).parent.stat().st_mode & 0o777 == 0o750
+    assert Path(path).stat().st_mode & 0o777 == 0o600
+    assert Path(path).parent.stat().st_mode & 0o777 == 0o700
+    file.close()
+
+
+def test_what_an_earlier_version_let_its_group_read_is_closed_to_it(path: str) -> None:
+    """The folder is closed, too: the file that was set aside keeps its mode."""
+    folder = Path(path).parent
+    folder.mkdir(mode=0o750)
+    folder.chmod(0o750)
+    Path(path).write_text("card 4111\n")
+    Path(path).chmod(0o640)
+    file = LogFile(path)
+    fill(file, 0, 1)
+    assert (folder.stat().st_mode & 0o777, Path(path).stat().st_mode & 0o777) == (0o700, 0o600)
+    assert Path(path).read_text().startswith("card 4111")
     file.close()
 
 

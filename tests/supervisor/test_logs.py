@@ -47,7 +47,7 @@ def test_lines_arrive_in_order_under_their_workers_name(nursery: LogNursery) -> 
     assert [line.split(" ", 1)[1] for line in kept] == [f"INFO app.web: {text}" for text in texts]
     assert kept[0].split(" ")[0].endswith("+00:00")
     assert (life.lines, life.gaps) == (200, 0)
-    assert (nursery.runtime / "logs" / "web:1.log").stat().st_mode & 0o777 == 0o640
+    assert (nursery.runtime / "logs" / "web:1.log").stat().st_mode & 0o777 == 0o600
 
 
 def test_each_life_has_a_handler_and_a_pipe_of_its_own(nursery: LogNursery) -> None:
