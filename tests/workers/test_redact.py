@@ -22,6 +22,8 @@ from tests.workers.facts import provoked
 from workers import redact as redaction
 from workers.classify import classify
 from workers.handler import MemoryErrorHandler
+from workers.memory.ranking import terms_of
+from workers.memory.search import terms
 from workers.probes.question import without
 from workers.redact import MESSAGE_MAX, describe, redact
 
@@ -157,7 +159,7 @@ def test_no_pattern_is_worse_than_linear(kind: str) -> None:
         functools.partial(pattern.sub, "") for pattern, _ in redaction._RULES
     ]
     uses += [functools.partial(pattern.sub, "") for pattern in (checks._BEHIND, checks._PASSWORD)]
-    uses += [checks._FLAG.fullmatch]
+    uses += [checks._FLAG.fullmatch, terms_of, terms]
     for use in uses:
         took = []
         for text in (LONG[kind][:2_000], LONG[kind]):

@@ -14,7 +14,7 @@ import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,11 +23,15 @@ TERMS_MAX: Final = 64
 TERM_CHARS_MAX: Final = 200
 TEXT_CHARS_MAX: Final = 4_000
 """How much of each side of a conversation is weighed."""
+NEAR_CHARS_MAX: Final = 400_000
+"""How much of all texts, the latest first, is weighed closely; and as much of what was before them."""
 SATURATION: Final = 1.2
 """The k of BM25: how little a second mention adds."""
 LENGTH_WEIGHT: Final = 0.4
 """The b of BM25: how much a long text is held to have a word by chance."""
 PREFIX_CHARS_MIN: Final = 3
+MISSPELT_CHARS_MAX: Final = 30
+"""The longest word that is looked for in other spellings."""
 PHRASE_CHARS_MIN: Final = 4
 PHRASE_BONUS: Final = 0.5
 """What it adds that the question stands in the text as it is."""
@@ -98,6 +102,11 @@ def folded(text: str) -> str:
     ).translate(_PLAIN)
 
 
+def has_no_spaces(term: str) -> bool:
+    """Whether a term is of a script that writes no spaces."""
+    return _HAS_SPACELESS.match(term) is not None
+
+
 def terms_of(text: str) -> list[str]:
     """The terms of a text in their order, the parts of identifiers behind all others."""
     plain = _APOSTROPHE.sub("", folded(text))
@@ -105,7 +114,7 @@ def terms_of(text: str) -> list[str]:
     for token in _TOKENS.findall(plain):
         if token.isascii():
             found.extend(_terms_of_word(token[:TERM_CHARS_MAX]))
-        elif _HAS_SPACELESS.match(token):
+        elif has_no_spaces(token):
             found.extend(map("".join, itertools.pairwise(token)) if len(token) > 1 else token)
         else:
             found.append(stem(token[:TERM_CHARS_MAX]))
@@ -241,7 +250,7 @@ def rank(texts: Iterable[Text], question: str) -> list[tuple[str, float]]:
     terms = asked(question)
     if not terms:
         return []
-    known = {one.id: one.words for one in texts}
+    known = {one.id: one.words for one in _near(texts, terms)}
     counts = {one: Counter(terms_of(words)) for one, words in known.items()}
     having: defaultdict[str, list[str]] = defaultdict(list)
     for one, counted in counts.items():
@@ -259,6 +268,20 @@ def rank(texts: Iterable[Text], question: str) -> list[tuple[str, float]]:
     _prefer_later(scores, set(re.findall(r"\w+", folded(question))))
     best = sorted(scores.items(), key=lambda pair: (pair[1], pair[0]), reverse=True)
     return [(one, score) for one, score in best if score >= COVER_MIN * best[0][1]]
+
+
+def _near(texts: Iterable[Text], terms: Sequence[str]) -> Iterator[Text]:
+    """The latest texts; and of those before them what has a term as it is: all is not weighed for ever."""
+    near, far = NEAR_CHARS_MAX, NEAR_CHARS_MAX
+    for one in sorted(texts, key=lambda one: one.id, reverse=True):
+        if near > 0:
+            near -= len(one.words)
+            yield one
+        elif far > 0:
+            plain = folded(one.words)
+            if any(term in plain for term in terms):
+                far -= len(one.words)
+                yield one
 
 
 def _scores(
@@ -302,7 +325,7 @@ def alike(term: str, known: Collection[str]) -> dict[str, float]:
     """The known terms that may be meant by this one, with how surely, from 0 to 1."""
     found = {term: 1.0} if term in known else {}
     size = len(term)
-    if size < PREFIX_CHARS_MIN or term.isdigit() or _HAS_SPACELESS.match(term):
+    if size < PREFIX_CHARS_MIN or term.isdigit() or has_no_spaces(term):
         return found
     begin = term[: max(4, math.ceil(0.65 * size))] if size >= 4 else term
     inside = size >= 5
@@ -313,7 +336,7 @@ def alike(term: str, known: Collection[str]) -> dict[str, float]:
                 found[other] = max(0.75, shared) if other.startswith(term) else 0.2 + 0.6 * shared
         elif inside and term in other:
             found[other] = 0.5
-    if not found and size >= 4:
+    if not found and 4 <= size <= MISSPELT_CHARS_MAX:
         for other in known:
             if abs(len(other) - size) <= 2 and len(other) >= 4 and (near := _nearness(term, other)):
                 found[other] = near

@@ -14,7 +14,7 @@ from typing import Final
 
 from workers.memory.codec import Page
 from workers.memory.epochs import Stamp
-from workers.memory.ranking import TEXT_CHARS_MAX, Text, asked, folded, rank
+from workers.memory.ranking import TEXT_CHARS_MAX, Text, rank
 from workers.memory.records import Conversation, Found, Source, ToolStatistics
 from workers.memory.spooled import Spooled
 
@@ -22,8 +22,6 @@ LATEST: Final = "latest"
 """The field of the page that a user's last search gave, whatever was searched for."""
 SKEW_S: Final = 2.0
 """By how much the clocks of two hosts may differ."""
-RANKED_MAX: Final = 1_000
-"""How many of the latest conversations are looked at closely."""
 
 
 class Freshness(enum.Enum):
@@ -102,20 +100,13 @@ def merge_search(found: Sequence[Found], spooled: Spooled, query: str, limit: in
 
 
 def ranked(conversations: Iterable[Conversation], query: str, source: Source = Source.SPOOL) -> list[Found]:
-    """Those that match, best first, as a database ranks them; beyond RANKED_MAX only what is spelt alike."""
-    latest = {one.id: one for one in sorted(conversations, key=lambda one: one.id, reverse=True)}
-    terms = asked(query)
-    texts = []
-    for place, one in enumerate(latest.values()):
-        words = f"{one.user_message[:TEXT_CHARS_MAX]}\n{one.bot_response[:TEXT_CHARS_MAX]}"
-        if place < RANKED_MAX or _has_one(words, terms):
-            texts.append(Text(one.id, words))
-    return [Found(latest[key], score, source) for key, score in rank(texts, query)]
-
-
-def _has_one(words: str, terms: Sequence[str]) -> bool:
-    plain = folded(words)
-    return any(term in plain for term in terms)
+    """Those that match, best first, as a database ranks them."""
+    every = {one.id: one for one in conversations}
+    texts = (
+        Text(key, f"{one.user_message[:TEXT_CHARS_MAX]}\n{one.bot_response[:TEXT_CHARS_MAX]}")
+        for key, one in every.items()
+    )
+    return [Found(every[key], score, source) for key, score in rank(texts, query)]
 
 
 def search_page(page: Page, query: str, now: float) -> list[Found]:

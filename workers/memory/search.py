@@ -1,6 +1,6 @@
 """Finds conversations by their words: `ranking` decides, and the database delivers what it decides upon.
 
-A user's latest conversations are all looked at, so that misspelt words, other endings and scripts without
+A user's latest conversations are looked at, so that misspelt words, other endings and scripts without
 spaces are found. Older ones, and the ends of long texts, are found by the index: FTS5 on SQLite, tsvector on
 PostgreSQL, LIKE where neither is there. Any text is a question: it is taken apart at its white space, each
 part is quoted for the index at hand, and matches the word itself or, from three letters on, one that begins
@@ -33,7 +33,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from workers.errors import ErasureIncomplete
 from workers.memory.models import ConversationRow
-from workers.memory.ranking import STOP_WORDS, TEXT_CHARS_MAX, Text, asked, folded, rank
+from workers.memory.ranking import STOP_WORDS, TEXT_CHARS_MAX, Text, asked, folded, has_no_spaces, rank
 
 TERMS_MAX: Final = 32
 """How many parts of a question are asked for; the rest is ignored."""
@@ -129,18 +129,25 @@ _THESE: Final = select(*_BOTH).where(
 
 def _by_index(connection: Connection, user_id: str, question: str, *, indexed: bool) -> list[str]:
     """Ids of the best matches by the index's own rank."""
+    parts = _parts(question)
+    given: dict[str, object] = {"user_id": user_id, "most": CANDIDATES_MAX}
+    spaceless = [one for one in asked(question) if has_no_spaces(one)]
+    found: list[Any] = []
+    if spaceless or not indexed:  # the index has words, and such a script has none
+        found += connection.execute(_like(spaceless or parts), given).all()
+    if indexed and connection.dialect.name == "postgresql":
+        found += connection.execute(_TSVECTOR, {**given, "terms": parts}).all()
+    elif indexed:
+        found += connection.execute(_FTS5, {**given, "question": quoted(parts)}).all()
+    return list(dict.fromkeys(str(row[0]) for row in found))
+
+
+def _parts(question: str) -> list[str]:
+    """What the index is asked for: words that mean something, and how they begin in other forms."""
     every = terms(question)
     parts = [part for part in every if folded(part).strip(",;.:!?") not in STOP_WORDS] or every
-    if not parts:
-        return []
-    given: dict[str, object] = {"user_id": user_id, "most": CANDIDATES_MAX}
-    if not indexed:
-        rows: Sequence[Any] = connection.execute(_like(parts), given).all()
-    elif connection.dialect.name == "postgresql":
-        rows = connection.execute(_TSVECTOR, {**given, "terms": parts}).all()
-    else:
-        rows = connection.execute(_FTS5, {**given, "question": quoted(parts)}).all()
-    return [str(row[0]) for row in rows]
+    stems = [one for one in asked(question) if one.isalpha() and len(one) >= PREFIX_CHARS_MIN]
+    return list(dict.fromkeys([*parts, *stems])) or asked(question)
 
 
 def quoted(parts: Sequence[str]) -> str:

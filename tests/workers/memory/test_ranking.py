@@ -68,8 +68,11 @@ def test_spool_and_cache_find_what_a_database_finds(shelf: Shelf) -> None:
 def test_older_conversations_are_found_too(shelf: Shelf) -> None:
     """By the index, behind more than is looked at otherwise; and what stands far down a long text."""
     one = Conversation.now("ann", "The narwhal lives under the pier", "Noted.")
-    shelf.insert(one, *[Conversation.now("ann", f"talk of number {n}", "yes") for n in range(1_100)])
+    asian = Conversation.now("ann", "周末去爬山需要带雨衣", "好的")
+    shelf.insert(one, asian, *[Conversation.now("ann", f"talk of number {n}", "yes") for n in range(1_100)])
     assert shelf.texts("ann", "where does the narwhal live?", 3)[0] == one.user_message
+    assert shelf.texts("ann", "narwhals", 3) == [one.user_message]
+    assert shelf.texts("ann", "爬山带什么", 3) == [asian.user_message]
     long = Conversation.now("ann", "filler " * 2_000 + "ocelot", "yes")
     shelf.insert(long)
     assert shelf.search("ann", "ocelot")[0].conversation == long
@@ -121,4 +124,14 @@ def test_a_search_takes_little_time() -> None:
     question = "wherre iz teh motorbyke of tomatose in celler fesitval " * 3
     began = time.thread_time()
     assert rank(texts, question)
+    assert time.thread_time() - began < 1.0
+
+
+def test_a_search_of_long_texts_takes_little_time() -> None:
+    """Of a thousand answers as models give them; what is in an early one is found all the same."""
+    page = " ".join(f"{message} {answer}" for message, answer in talk()[:30])[:4_000]
+    texts = [Text(f"{n:05}", f"about {n}\n{page}") for n in range(1_000)]
+    texts[3] = Text("00003", f"the wombat sleeps\n{page}")
+    began = time.thread_time()
+    assert rank(texts, "where is the wombat?")[0][0] == "00003"
     assert time.thread_time() - began < 1.0
