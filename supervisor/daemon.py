@@ -29,7 +29,7 @@ from supervisor.actor import Fault, Stage
 from supervisor.attachments import Attachments
 from supervisor.connections import Connections, Limits
 from supervisor.control_server import ControlServer, Stored, Sweep
-from supervisor.descriptors import P_BEAT, Inheritance
+from supervisor.descriptors import P_BEAT, P_NURSERY, Inheritance
 from supervisor.disk_actor import CopyDue, DiskActor
 from supervisor.errand import Errand
 from supervisor.errors import ActorFailed, ConfigurationError
@@ -50,7 +50,7 @@ from supervisor.reload import Answered, Asked, Reload
 from supervisor.reload import Look as LookAtReload
 from supervisor.selfcheck import examine
 from supervisor.settings import SupervisorSettings
-from supervisor.starting import STATUS_BYTES_MAX, Starting
+from supervisor.starting import STATUS_BYTES_MAX, Starting, silent_s
 from supervisor.steps import crash_at
 from supervisor.talks import Talks
 from supervisor.timers import Timer
@@ -333,6 +333,7 @@ class Daemon:
             started_at=self._started,
             pid=os.getpid(),
             nursery_pid=self._inherited.nursery,
+            nursery_silent_s=silent_s(self._pulse[P_NURSERY], time.monotonic()),
             nursery_started_at=self._inherited.started_at,
             software=self._software,
             checkpoint_problem=self._mind.problem,

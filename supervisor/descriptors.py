@@ -58,8 +58,9 @@ MESSAGE_MAX: Final = 4096
 
 P_BEAT: Final = 0
 P_PHASE: Final = 1
-"""Words of the pulse page: the daemon's last heartbeat, ns; and what a daemon that starts is about, so that
-the nursery knows what its death says of the state.
+P_NURSERY: Final = 2
+"""Words of the pulse page: the daemon's last heartbeat, ns; what a daemon that starts is about, so that the
+nursery knows what its death says of the state; and the nursery's last turn, ns.
 """
 PHASE_STARTING: Final = 0
 PHASE_CHECKPOINT: Final = 1

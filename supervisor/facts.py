@@ -85,6 +85,8 @@ class Facts:
     nursery_pid: int
     nursery_started_at: float | None = None
     """When the nursery was started; None = as long ago as this daemon."""
+    nursery_silent_s: float = 0.0
+    """How long ago the nursery's loop turned last."""
     software: str = ""
     """The version of breakerd."""
     checkpoint_problem: str = ""

@@ -23,6 +23,8 @@ from supervisor.host_breaker import REFUSING, HostBreaker
 from supervisor.probe_watch import ERROR, FAILED
 from supervisor.processes import description, warning
 
+SILENT_S: Final = 5.0
+"""The nursery's loop turns each second; one that has not for so long hangs, or was stopped."""
 LEVELS: Final = ("live", "ready", "full")
 FRESH_S: Final = 60.0
 """For how long something lost, or an actor that failed, is a warning."""
@@ -95,6 +97,8 @@ def sentence(engine: Engine, facts: Facts) -> str:
         if breaker.state is not BreakerState.CLOSED and (breaker.shown or breaker.breaker.manual is not None)
     ]
     parts = [facts.checkpoint_problem, facts.disk_problem, *facts.degraded[:1]]
+    if facts.nursery_silent_s > SILENT_S:
+        parts.append(nursery_hangs(facts))
     if facts.configuration_problem:
         parts.append(f"reload refused: {facts.configuration_problem}")
     fatal = [one.title for one in facts.managed if one.state == "FATAL"]
@@ -143,6 +147,8 @@ def _supervisor(engine: Engine, facts: Facts, now: float) -> Iterator[Check]:
         yield Check("supervisor:configuration", "warn", text, "refused")
     else:
         yield Check("supervisor:configuration", "pass", value="in force")
+    if facts.nursery_silent_s > SILENT_S:
+        yield Check("supervisor:nursery", "warn", nursery_hangs(facts), f"{facts.nursery_silent_s:.0f} s")
     for sentence in facts.degraded:
         yield Check("supervisor:degraded", "warn", sentence, "degraded")
     failed_at = dict(facts.failed_at)
@@ -290,3 +296,10 @@ def _probe(engine: Engine, breaker: HostBreaker, now: float) -> Iterator[Check]:
         yield Check(name, "warn", text, "silent")
     else:
         yield Check(name, "pass", value=watch.verdict or "not asked yet")
+
+
+def nursery_hangs(facts: Facts) -> str:
+    """What a silent nursery means, and what to do."""
+    since = f"the nursery (pid {facts.nursery_pid}) gave no sign for {facts.nursery_silent_s:.0f} s"
+    lost = "managed workers are not looked after, and a daemon that ends does not come back"
+    return f"{since}: {lost}; see what stops it (kill -CONT), or restart breakerd"

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from supervisor import descriptors
 from supervisor.errors import ConfigurationError
+from supervisor.places import default_configuration
 from supervisor.settings import FILE_MAX, SupervisorSettings, decode, parse
 
 
@@ -23,6 +24,8 @@ class Kept:
     def __init__(self, file: str, text: str) -> None:
         self.file = file
         """The path of the configuration file; empty = there is none."""
+        self.appeared = default_configuration
+        """Finds a first one, which was not there at the start."""
         self.text = text
         self.problem = ""
         """Told by a daemon, kept for the next one; empty = nothing."""
@@ -39,9 +42,10 @@ class Kept:
                 data = os.pread(numbers[0], FILE_MAX + 1, 0)
             except OSError as error:
                 raise ConfigurationError((f"the text of the configuration: {error.strerror}",)) from error
-            text = decode(data, self.file)
-            settings = parse(text, self.file)
-            self.text, self.problem = text, ""
+            file = self.file or self.appeared() or ""
+            text = decode(data, file)
+            settings = parse(text, file)
+            self.file, self.text, self.problem = file, text, ""
             return settings
         finally:
             descriptors.close_all(numbers)

@@ -24,7 +24,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from supervisor import descriptors, package
-from supervisor.descriptors import P_BEAT, P_PHASE, PHASE_CHECKPOINT, PHASE_COPY, PHASE_STARTING, Inheritance
+from supervisor.descriptors import (
+    P_BEAT,
+    P_NURSERY,
+    P_PHASE,
+    PHASE_CHECKPOINT,
+    PHASE_COPY,
+    PHASE_STARTING,
+    Inheritance,
+)
 from supervisor.steps import life_of
 
 log = logging.getLogger("breakerd.nursery")
@@ -173,6 +181,7 @@ class Lives:
 
     def turn(self, ready: set[int], now: float) -> None:
         """Serve the channel of the daemon that lives and see whether it still does; start one that is due."""
+        self._pulse[P_NURSERY] = int(now * 1e9)
         if now - self._turned_at > STOOD_S:
             self._woke_at = now
         self._turned_at = now

@@ -27,6 +27,7 @@ from supervisor.connections import Connections, Request
 from supervisor.errand import Run
 from supervisor.messages import Reloaded
 from supervisor.mind import Tell, Told
+from supervisor.places import default_configuration
 from supervisor.settings import SupervisorSettings
 from supervisor.steps import Step
 
@@ -44,9 +45,7 @@ LOGGED_MAX: Final = 50
 PROBLEM_MAX: Final = 1000
 """Characters of the sentence that health shows."""
 SIGNAL_UID: Final = -1
-ABSENT: Final = (
-    "there is no configuration file to read: none was named by --config and none was in /etc when it started"
-)
+ABSENT: Final = "there is no configuration file to read: none was named by --config and none is in /etc"
 
 
 class Phase(enum.Enum):
@@ -124,6 +123,8 @@ class Reload:
         """What was wrong with the last reload; empty = nothing."""
         self.settings = settings
         self.phase = Phase.IDLE
+        self.appeared = default_configuration
+        """Finds a first configuration file."""
         self._send = send
         self._run = run
         self._apply = apply
@@ -178,10 +179,14 @@ class Reload:
     def _move(self, event: Event) -> None:
         self.phase = TABLE[self.phase, event]
 
+    def _path(self) -> str:
+        """The file; where none was named, one may have appeared since the start. Empty = there is none."""
+        return self.settings.file or self.appeared() or ""
+
     # --- step by step -------------------------------------------------------------------------------
 
     def _ask(self, asked: Asked) -> None:
-        if not self.settings.file:
+        if not self._path():
             log.warning("reload asked for by %s: %s", asked.user, ABSENT)
             self._refuse(asked, "unconfigured", ABSENT)
             self._hangup = max(self._hangup, asked.hangup)
@@ -204,7 +209,7 @@ class Reload:
         self._pause_s = AGAIN_S
         found: list[Checked] = []
         self._found = found
-        file = self.settings.file
+        file = self._path()
         self._move(Event.ASKED)
         log.info("reading %s again, asked for by %s", file, self._who())
         self._step("reload-asked")
@@ -289,7 +294,8 @@ class Reload:
         self._move(Event.WRONG)
         for line in errors[:LOGGED_MAX]:
             log.error("%s", line)
-        log.error("the configuration was not reloaded: %d mistakes; the old one stays", len(errors))
+        text = "the old one stays, but breakerd could not start with this file"
+        log.error("the configuration was not reloaded: %d mistakes; %s", len(errors), text)
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         self._over(errors[0] + more)
         self._answer(errors, compare(self.settings, self.settings))
@@ -347,7 +353,7 @@ class Reload:
         self._untold = None if self._send(told, ()) else problem
 
     def _answer(self, errors: tuple[str, ...], changes: Changes) -> None:
-        value: dict[str, Any] = {"schema": 1, "file": self.settings.file, "ok": not errors}
+        value: dict[str, Any] = {"schema": 1, "file": self._path(), "ok": not errors}
         value |= {"errors": list(errors), **changes.to_json()}
         for asked, _ in self._asking:
             if asked.request is not None:

@@ -92,3 +92,8 @@ class Starting:
             descriptors.send(self._channel, descriptors.STATUS + self._said.encode()[:STATUS_BYTES_MAX])
         self.beat()
         self._wait(ROOM_LOOK_S)
+
+
+def silent_s(beat_ns: int, now: float) -> float:
+    """How long ago the nursery gave this sign; 0 = one of an earlier version, which gives none."""
+    return max(0.0, now - beat_ns / 1e9) if beat_ns else 0.0

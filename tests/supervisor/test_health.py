@@ -375,3 +375,13 @@ def test_lines_of_the_log_that_were_lost_are_a_warning_for_a_minute() -> None:
     host.now += 1.0
     told = health.report(host.engine, facts, "full", host.now)
     assert (told["status"], told["checks"]["supervisor:log"][0]["observedValue"]) == ("pass", 3)
+
+
+def test_a_nursery_that_hangs_is_a_warning_that_says_what_to_do() -> None:
+    """The daemon serves on, and nobody would notice until it ends."""
+    assert report(settled(), facts=replace(FACTS, nursery_silent_s=2.0))["status"] == "pass"
+    facts = replace(FACTS, nursery_silent_s=12.3)
+    told = report(settled(), facts=facts)
+    assert told["status"] == "warn"
+    assert f"the nursery (pid {FACTS.nursery_pid}) gave no sign for 12 s" in told["output"]
+    assert "gave no sign for 12 s" in health.sentence(settled().engine, facts)

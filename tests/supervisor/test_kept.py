@@ -84,3 +84,11 @@ def test_a_hangup_is_told_to_each_daemon_until_one_has_done_it() -> None:
     hangups.done(1)
     assert not hangups.tell(13, hear)
     assert heard == [b"H" + number.to_bytes(8, "big") for number in (1, 1, 2, 2)]
+
+
+def test_a_first_file_is_kept_by_its_path() -> None:
+    """None was there at the start; the next daemon and the next reload know it."""
+    kept = Kept("", "")
+    kept.appeared = lambda: "/etc/first.toml"
+    assert kept.take([memory(NEW.encode())]).file == "/etc/first.toml"
+    assert (kept.file, kept.text) == ("/etc/first.toml", NEW)

@@ -291,3 +291,14 @@ def test_an_actor_that_raises_anywhere_is_carried_on(tmp_path: Path, message: in
     world.through()
     assert world.answers[2]["ok"] is True
     assert world.reload.settings == parse(NEW, str(world.file))
+
+
+def test_a_first_file_that_has_appeared_is_read(tmp_path: Path) -> None:
+    """No restart is needed for it, and every later reload reads it, too."""
+    world = World(tmp_path)
+    world.reload.settings = SupervisorSettings()
+    world.reload.appeared = lambda: str(world.file)
+    world.ask()
+    assert (world.refusals, len(world.threads)) == ({}, 1)
+    world.read()
+    assert [text for _, text in world.given] == [world.file.read_text()]

@@ -21,7 +21,7 @@ from supervisor.descriptors import (
 )
 from supervisor.errors import ConfigurationError
 from supervisor.settings import SupervisorSettings
-from supervisor.starting import Starting
+from supervisor.starting import Starting, silent_s
 from tests.supervisor.journals import BOOT
 
 
@@ -137,3 +137,10 @@ def test_ready_is_said_until_there_was_room_for_it_and_then_no_more(rig: Rig) ->
     rig.starting.ready()
     assert descriptors.receive(rig.ours) == (b"R", [])
     assert descriptors.receive(rig.ours) is None
+
+
+def test_a_nursery_that_gives_no_signs_at_all_is_none_that_hangs() -> None:
+    """One of an earlier version, before its restart."""
+    assert silent_s(0, 500.0) == 0.0
+    assert silent_s(490_000_000_000, 500.0) == 10.0
+    assert silent_s(501_000_000_000, 500.0) == 0.0
