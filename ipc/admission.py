@@ -119,11 +119,7 @@ class Admission(Ending):
                 link.words[link.tallies + self._rejected] += 1
                 link.floats[W_CHANGES] = now
             left = self._refused_until - now
-            raise CircuitOpenError(
-                self._shared.name,
-                self._refused_state,
-                left if left > 0.0 else 0.0,
-            )
+            raise CircuitOpenError(self._shared.name, self._refused_state, left if left > 0.0 else 0.0)
         if self._client is not None:
             if self._client.untried:
                 self._client.introduce()
@@ -166,6 +162,9 @@ class Admission(Ending):
             link.look(now)
         board, unjudged, local = link.board, link.unjudged, link.local
         word = board[row]
+        if word == at.ALONE:
+            word = link.decide_alone(row)
+        alone = row in link.refused
         state = word >> 61
         change = self._notice(word) if self._tell is not None else None
         if state in (_OPEN, _FORCED_OPEN):
@@ -173,14 +172,14 @@ class Admission(Ending):
         if link.holds and (until := link.holds.get(row, 0.0)) > now and not local:
             self._turn_down(BreakerState.OPEN, until - now, change)
         if state == _HALF_OPEN:
-            return self._half_open(word, local, now, change)
+            return self._half_open(word, local or alone, now, change)
         ramped = state == _CLOSED and word & at.TIME_MASK and self._climb(word, now, change)
         generation = word >> 40 & at.BOARD_GENERATION_MASK
         head = at.head(row, 0 if unjudged else generation_code(generation))
         if ramped or change is not None:
             return self._entry(head, change)
         accepted = link.states[row]
-        if word and board[row] == word and link.board is board and self._adopts:
+        if word and board[row] == word and link.board is board and self._adopts and not alone:
             # No call since: nobody sees one board's word with another's head.
             self._head, self._closed = head, accepted
             return None

@@ -14,7 +14,7 @@ stored. `rows` (1,024) and `slots` (a power of two) stand in the header. Who wri
     +slots        tallies       worker         16 cumulative words per row, indexed by OutcomeKind or Tally
     +16*rows      declarations  worker         DECLARATION_WORDS words of append-only records
 
-A board word; 0 = never published (admit, generation 0):
+A board word; 0 = never published (admit, generation 0), ALONE = the supervisor does not take this row:
 
     63..61 state | 60 permits left | 59..40 generation | 39..0 time (2**-10 s of CLOCK_MONOTONIC)
 
@@ -114,6 +114,9 @@ BOARD_GENERATIONS: Final = (1 << 20) - 1
 """A board counts generations up to here and begins again. It is a multiple of the 15 codes that outcome
 words carry, so the code of the number on the board is always that of the whole number."""
 PERMITS_BIT: Final = 1 << 60
+ALONE: Final = 7 << 61 | 1
+"""The board word of a row that the supervisor does not take: its process decides by itself. To a client that
+does not know it, it is a word of no state, which admits as 0 does."""
 RAMP_MASK: Final = 63
 RAMP_STEPS_PER_S: Final = TIME_STEPS_PER_S / (RAMP_MASK + 1)
 RAMP_LENGTHS: Final = (0.0, *(2.0 ** ((code - 15) / 4) for code in range(1, RAMP_MASK + 1)))

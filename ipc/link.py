@@ -13,16 +13,15 @@ does both, and the guard's code is the same. Neighbours: `outlet` (what is writt
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from ipc import layout as at
 from ipc.blocks import FREE_THREADED, Queue, arm, drawn, give_up, open_block
-from ipc.breaker import Grant, Observation
+from ipc.fallback import Declared, Fallback
 from ipc.forks import process_began, remember
 from ipc.gate import Gate
-from ipc.local import PARTY, LocalMachine
-from ipc.logbook import warn
-from ipc.outlet import NEVER, Outlet
+from ipc.local import LocalMachine
+from ipc.outlet import NEVER
 from ipc.ring import NO_EPOCH, Reader, epoch_of
 from ipc.segment import Segment
 from ipc.vocabulary import FOREVER, BreakerSettings, OutcomeKind, Verb
@@ -61,23 +60,13 @@ class Outside(Protocol):
         """This is another process now: forget what belonged to the parent."""
 
 
-class Declared(NamedTuple):
-    """A row that is a breaker."""
-
-    name: str
-    settings: BreakerSettings
-
-
-class Link(Outlet):
+class Link(Fallback):
     """Everything that a guarded call reads and writes."""
 
-    board: memoryview[int]
     states: memoryview[float]
     """The board again, as doubles: compared, never read as numbers. Comparing whole words is what the quick
     path does, and doubles are compared and made faster than integers of 64 bits. No word that is accepted is
     a zero, a NaN or so small that a processor may take it for zero."""
-    local: bool
-    """The local machine decides; else the supervisor."""
     unjudged: bool
     """It decides about calls whose outcomes a supervisor counts: they carry generation code 0."""
 
@@ -101,10 +90,10 @@ class Link(Outlet):
             self.machine.add(row, declared.name, declared.settings, board[row], now)
         self.holds: dict[int, float] = {}
         """Rows that are refused until then although the supervisor's board may admit: local OPENs."""
+        self._refuse_none(memoryview(bytearray(8 * at.ROWS)).cast("Q"))
         self._switched = now if self.breakers else NEVER
         self._attached_at = self._hold_until = self._last_local = NEVER
         self.fresh_until = NEVER
-        """When the link wants to be looked after, s: always before a stale heartbeat could go unseen."""
         self._use(Segment.private())
         self._obey(self.machine.board, self.machine.states, local=True)
         self.page[0] = 1.0
@@ -125,6 +114,8 @@ class Link(Outlet):
     def _obey_supervisor(self) -> None:
         floats = self.segment.floats[at.W_BOARD : at.W_BOARD + at.ROWS]
         self._obey(_board(self.segment), floats, local=False)
+        for row in self.refused:
+            self.refused.move_here(self.machine, row)
 
     # --- a forked child -----------------------------------------------------------------------------
 
@@ -169,8 +160,10 @@ class Link(Outlet):
         return bool(self._gate.run(self._attach, segment, bell, now))
 
     def _attach(self, segment: Segment, bell: int, now: float) -> bool:
-        self._declare_again(segment)
         old = self.segment
+        if old is not segment:
+            self._refuse_none(_board(segment))
+        self._declare_again(segment)
         self._hold_what_is_open(now)
         self._attached_at = now
         self._switched = FOREVER  # until the board is obeyed too, nothing that is put can be judged
@@ -225,6 +218,9 @@ class Link(Outlet):
             return
         if start < self._switched:
             generation, permit = 0, None  # admitted by another board: counted, never judged
+        if row in self.refused:
+            self._put_alone(row, kind, generation, permit, end)
+            return
         took = end - start
         code = at.pack_code(kind, took >= at.QUICK_LIMIT_S, permit)
         for _ in range(_TRIES):
@@ -245,13 +241,7 @@ class Link(Outlet):
                 break
         self.tally(row, kind)
         if self.local:
-            seen = Observation(PARTY, kind, generation, -1 if permit is None else permit & 63, end, 1)
-            self._gate.run(self._feed, row, seen)
-
-    def _feed(self, row: int, seen: Observation) -> bool:
-        """The ring is full: let the local machine judge what only the tallies hold."""
-        self.machine.observe(row, seen, self.clock())
-        return True
+            self._gate.run(self._feed, row, kind, generation, permit, end)
 
     def _go_on(self, queue: Queue, end: float) -> bool:
         """After a put that found no slot: look, then open a block. False = the ring is full."""
@@ -288,8 +278,7 @@ class Link(Outlet):
         if outside is not None and now >= outside.due:
             outside.attend(now)
         self._gate.run(self._look, now)
-        if self.machine.changes:
-            self._tell()
+        self._tell()
 
     def _look(self, now: float) -> bool:
         due, outside = FOREVER, self._outside
@@ -307,6 +296,9 @@ class Link(Outlet):
         if self.local:
             self._drain(now)
             due = min(due, self.machine.next_time())
+        else:
+            self.refused.advance(now)
+            due = min(due, self.refused.next_time())
         if outside is not None:
             due = min(due, outside.due)
         if self.holds and max(self.holds.values()) <= now:
@@ -329,7 +321,8 @@ class Link(Outlet):
         segment, words = self.segment, self.words
         machine = LocalMachine(self.chance)
         for row, declared in self.breakers.items():
-            machine.add(row, declared.name, declared.settings, words[at.W_BOARD + row], now)
+            if not machine.move_here(self.refused, row):
+                machine.add(row, declared.name, declared.settings, words[at.W_BOARD + row], now)
         slots = segment.layout.slots
         position = max(words[at.W_COMMITTED], words[at.W_GRANTED] - slots)
         first = words[segment.layout.ring + (position // at.BLOCK * at.BLOCK & (slots - 1))]
@@ -350,21 +343,10 @@ class Link(Outlet):
                 self.words[at.W_COMMITTED] = reader.committed
         self.machine.advance(now)
 
-    def _tell(self) -> None:
-        """Log what the local machine decided; outside the gate, because handlers may be anything."""
-        for change in self.machine.take_changes():
-            moved = change.transition
-            text = "breaker %s: %s -> %s: %s (decided by this process alone)"
-            warn(text, change.name or "without a name", moved.old.name, moved.new.name, moved.cause)
-
-    def ask_here(self, row: int, ask: int, now: float) -> Grant | None:
-        """A trial's permit from the local machine."""
-        return self._gate.run(self.machine.ask, row, ask, now)
-
     def command_here(self, row: int, verb: Verb, until: float, reason: str, now: float) -> None:
         """An operator's verb, to the local machine."""
         self.awake()
-        self._gate.run(self.machine.command, row, verb, until, reason, now)
+        self._gate.run(self._judge(row).command, row, verb, until, reason, now)
         self.look(now)
 
 

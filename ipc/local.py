@@ -8,7 +8,7 @@ passes the time). Knows no clock, no lock and no socket.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -47,10 +47,10 @@ def on_grid(now: float) -> float:
 class LocalMachine:
     """The local breakers of one link, by row; `board` is what admission reads while they decide."""
 
-    __slots__ = ("_breakers", "_chance", "_codes", "_names", "board", "changes", "states")
+    __slots__ = ("_breakers", "_chance", "_codes", "_names", "_told", "board", "changes", "states")
 
-    def __init__(self, chance: Callable[[], float]) -> None:
-        memory = memoryview(bytearray(8 * at.ROWS))
+    def __init__(self, chance: Callable[[], float], board: memoryview[int] | None = None) -> None:
+        memory = memoryview(bytearray(8 * at.ROWS)) if board is None else board.cast("B")
         self.board, self.states = memory.cast("Q"), memory.cast("d")
         self.changes: list[Change] = []
         """What happened since somebody took it."""
@@ -58,6 +58,8 @@ class LocalMachine:
         self._names: dict[int, str] = {}
         self._codes: dict[int, int] = {}
         """The supervisor's generation code that is current while a row is still as it was taken over."""
+        self._told: set[int] = set()
+        """Rows whose outcomes are told by `observe` alone: what the ring has of them is of before."""
         self._chance = chance
 
     def add(self, row: int, name: str, settings: BreakerSettings, word: int, now: float) -> None:
@@ -87,6 +89,24 @@ class LocalMachine:
         elif state is not BreakerState.CLOSED:
             breaker.adopt(state, until or FOREVER, now)
 
+    def move_here(self, other: LocalMachine, row: int) -> bool:
+        """Decide about a row as another machine did, with all that it has seen; False = it knows none."""
+        breaker = other._breakers.get(row)
+        if breaker is None:
+            return False
+        self._breakers[row], self._names[row] = breaker, other._names[row]
+        self._told.add(row)
+        self._publish(row, breaker)
+        return True
+
+    def __contains__(self, row: int) -> bool:
+        """Whether it decides about this row."""
+        return row in self._breakers
+
+    def __iter__(self) -> Iterator[int]:
+        """The rows that it decides about."""
+        return iter(tuple(self._breakers))
+
     def take(self, parts: list[Part], now: float) -> None:
         """Judge what the process put, in the order in which it did."""
         for part in parts:
@@ -113,7 +133,9 @@ class LocalMachine:
                 generation = word >> at.GENERATION_SHIFT & 15
                 permit = -1 if code.permit is None else code.permit
                 seen = Observation(PARTY, code.kind, generation, permit, end, count)
-                self.observe(word >> at.ROW_SHIFT & at.ROW_MASK, seen, now)
+                row = word >> at.ROW_SHIFT & at.ROW_MASK
+                if row not in self._told:
+                    self.observe(row, seen, now)
 
     def observe(self, row: int, seen: Observation, now: float) -> None:
         """Judge one outcome (or a run of them). Generation code 0 is of this machine's own admissions."""

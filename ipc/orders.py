@@ -97,7 +97,7 @@ class Orders(Admission):
     def _commanded(self) -> str | None:
         """The socket of the supervisor that decides about this breaker; None = this process does."""
         self._link.look(self.clock())
-        return None if self._client is None or self._link.local else self._client.path
+        return None if self._client is None or self._link.decides(self._row) else self._client.path
 
     def _order(self, verb: Verb, for_s: float | None, reason: str) -> dict[str, Any]:
         assert self._client is not None
@@ -188,9 +188,9 @@ class State:
         Setting it to 0 is `reset`; it cannot be set to anything else (ValueError).
         """
         link, row = self._breaker._link, self._breaker._row
-        if link.local:
+        if link.decides(row):
             link.look(self._breaker.clock())
-            return link.machine.failure_count(row)
+            return link.failure_count(row)
         state, generation, _ = self._read()
         # What a breaker failed with before it was closed is over: trials or a reset have ended that run.
         code = generation_code(generation) if state is BreakerState.CLOSED else None

@@ -33,7 +33,7 @@ class Outlet:
         self._gate = Gate()
         self.rows = 0
         """Rows numbered so far, breakers and exception classes."""
-        self._records: list[bytes] = []
+        self._records: list[tuple[int, bytes]] = []
         """Everything declared, in order: said again to every new segment."""
         self.page = wipe_on_fork_page()
         """Cell 0 reads 0.0 in a forked child that has not begun its own life; the others are limits."""
@@ -75,15 +75,19 @@ class Outlet:
         if self.attached and not self.segment.declare(numbered):
             return None
         self.rows = row + 1
-        self._records.append(numbered)
+        self._records.append((row, numbered))
         self.rung = -1
         self.ring()
         return row
 
     def _declare_again(self, segment: Segment) -> None:
-        """Tell a new segment every row, with the numbers that they have."""
-        for record in self._records:
-            segment.declare(record)
+        """Tell a new segment every row, with the numbers that they have.
+
+        A row for which there is no room left is nothing that its reader knows: we decide about it alone.
+        """
+        for row, record in self._records:
+            if not segment.declare(record):
+                segment.words[at.W_BOARD + row] = at.ALONE
 
     # --- outcomes that are no words of the ring -----------------------------------------------------
 

@@ -24,7 +24,7 @@ from supervisor.probe_watch import ERROR, ProbeWatch, Probing
 from supervisor.turn import Turn
 
 BREAKERS_MAX: Final = 4096
-"""Breakers of a host; beyond it a declaration is refused and told, and its outcomes are `unknown_row`."""
+"""Breakers of a host; beyond it a declaration is refused and told, and its process decides about it alone."""
 BREAKERS_EACH: Final = BREAKERS_MAX // 4
 """Of these, breakers of one user, and of one namespace; root and the supervisor's own user have no share."""
 BREAKERS_KEPT: Final = BREAKERS_MAX // 16

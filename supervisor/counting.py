@@ -91,7 +91,7 @@ class Counting:
         elif row is not None and row.class_name is not None and kind == OutcomeKind.COUNT:
             row.breaker.metrics.take_class(row.class_name, count, now)
         else:
-            self._take_unknown(worker, count, now)
+            self._take_unknown(worker, number, kind in KIND_NAMES, count, now)
 
     def _take_tally(self, worker: Worker, number: int, index: int, more: int, now: float) -> None:
         """One cumulative word has grown by `more`."""
@@ -101,7 +101,7 @@ class Counting:
         elif row is not None and row.class_name is not None and index == OutcomeKind.COUNT:
             row.breaker.metrics.take_class(row.class_name, more, now)
         elif row is None or row.class_name is not None or not row.breaker.metrics.take_tally(index, more):
-            self._take_unknown(worker, more, now)
+            self._take_unknown(worker, number, index in KIND_NAMES, more, now)
         elif index in KIND_NAMES:
             worker.outcomes += more
             worker.overflow += more
@@ -182,7 +182,12 @@ class Counting:
             del self._uses[key]
             self.idle.rest(key, self._owners[key], now)
 
-    def _take_unknown(self, worker: Worker, count: int, now: float) -> None:
+    def _take_unknown(self, worker: Worker, number: int, outcome: bool, count: int, now: float) -> None:
+        if number in worker.refused:
+            if outcome:
+                worker.outcomes += count
+                self.lost.refused_row += count
+            return
         self.lost.unknown_row += count
         self.note(now, f"{count} outcomes of {worker.title} are of a row that was never declared")
 

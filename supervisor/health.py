@@ -63,6 +63,7 @@ def report(engine: Engine, facts: Facts, level: str, now: float) -> dict[str, An
     if level == "full":
         checks += _supervisor(engine, facts, now)
         checks += _workers(engine)
+        checks += _alone(engine)
         checks += _refusals(facts, now)
         checks.append(_room(engine.catalogue, now))
         for process in facts.managed:
@@ -192,6 +193,24 @@ def _workers(engine: Engine) -> Iterator[Check]:
         if worker.quarantine:
             text = f"worker {worker.title} is quarantined: {worker.quarantine}"
             yield Check("supervisor:workers", "warn", text, worker.nonce[:8])
+
+
+def _alone(engine: Engine) -> Iterator[Check]:
+    """The breakers that the host has not taken: each process protects by itself, and peers learn nothing."""
+    known, alone = len(engine.catalogue.numbered), 0
+    whose = []
+    for worker in engine.workers.values():
+        names = [name for name in worker.refused.values() if name]
+        alone += len(names)
+        if names:
+            whose.append(f"{names[0]} of {worker.title}")
+    if alone:
+        more = f" and of {len(whose) - NAMED_MAX} more workers" if len(whose) > NAMED_MAX else ""
+        text = (
+            f"{known} of {BREAKERS_MAX} breakers; {_count(alone, 'breaker')} refused and left to the workers alone: "
+            f"{', '.join(whose[:NAMED_MAX])}{more} ({engine.catalogue.full or 'the names are none'})"
+        )
+        yield Check("supervisor:breakers", "warn", text, alone)
 
 
 def _refusals(facts: Facts, now: float) -> Iterator[Check]:

@@ -170,15 +170,17 @@ class Lost:
     segment_lost: int = 0
     """Workers whose segment was gone before its last words were read."""
     unknown_row: int = 0
-    """Outcomes of rows that were never declared, or whose declaration was refused."""
+    """Outcomes of rows that were never declared."""
     checkpoint_lost: int = 0
     """What new daemons could not take over of an earlier life, whatever was counted in it: a checkpoint that
     was damaged or set aside, all that came after a copy on disk, a segment that could not be used."""
+    refused_row: int = 0
+    """Outcomes of breakers that the host has not taken: their processes decided about them alone."""
 
     def to_plain(self) -> list[int]:
         """The counts as JSON values."""
         lost = self.ring_gap, self.ring_invalid, self.segment_lost, self.unknown_row
-        return [*lost, self.checkpoint_lost]
+        return [*lost, self.checkpoint_lost, self.refused_row]
 
 
 KIND_NAMES: Final = {int(kind): kind.name.lower() for kind in OutcomeKind if kind is not OutcomeKind.COUNT}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ipc.errors import SettingsError
-from ipc.layout import ROWS
+from ipc.layout import ALONE, ROWS
 from ipc.vocabulary import BreakerSettings, check_name
 from supervisor.catalogue import Catalogue
 from supervisor.counting import Counting
@@ -21,6 +21,7 @@ from supervisor.messages import (
     BreakerDeclared,
     ClassDeclared,
     CounterDeclared,
+    Publish,
     Refused,
     Retire,
     WorkerForgotten,
@@ -33,6 +34,8 @@ from supervisor.worker import Row, Worker
 
 WORKERS_MAX: Final = 4096
 """Attached workers; a further one is told `full` and stays local."""
+NAME_MAX: Final = 128
+"""Characters of a refused breaker's name that are kept."""
 TOMBS_MAX: Final = 65_536
 """Tombs kept; beyond it the oldest is forgotten, whose descriptors the nursery has long dropped."""
 
@@ -134,7 +137,7 @@ class Roster:
         try:
             short = check_name(told.name)
         except SettingsError as error:
-            self._refuse_row(worker, told.row, str(error), turn)
+            self._refuse_breaker(worker, told, str(error), turn)
             return
         settings = self._declared_settings(worker, told, turn)
         breaker = self._catalogue.find_or_make(
@@ -142,7 +145,7 @@ class Roster:
         )
         known = worker.rows.get(told.row)
         if breaker is None:
-            self._refuse_row(worker, told.row, self._catalogue.full, turn)
+            self._refuse_breaker(worker, told, self._catalogue.full, turn)
         elif not self._free(worker, told.row) or (known is not None and known != Row(breaker)):
             self._refuse_row(worker, told.row, "the row is no row, or means something else already", turn)
         else:
@@ -171,6 +174,7 @@ class Roster:
         """This row is that breaker from now on, and its worker has a say about the settings."""
         if settings is not None:
             breaker.declare(worker.nonce, settings)
+        worker.refused.pop(row, None)
         if row not in worker.rows:
             worker.rows[row] = Row(breaker)
             breaker.show(worker.nonce, row)
@@ -186,6 +190,9 @@ class Roster:
         if worker is None:
             return
         of = worker.rows.get(told.breaker_row)
+        if told.breaker_row in worker.refused and told.row not in worker.rows:
+            worker.refused[told.row] = ""
+            return
         if of is None or of.class_name is not None or not self._free(worker, told.row):
             self._refuse_row(worker, told.row, "it counts a class of a breaker that was never declared", turn)
             return
@@ -212,6 +219,13 @@ class Roster:
     def _free(self, worker: Worker, row: int) -> bool:
         """Whether a row may be a breaker's or a class's."""
         return 0 <= row < ROWS and row not in worker.counters
+
+    def _refuse_breaker(self, worker: Worker, told: BreakerDeclared, why: str, turn: Turn) -> None:
+        """The host does not take this breaker: the row says so, and its process decides about it alone."""
+        if self._free(worker, told.row) and told.row not in worker.rows:
+            worker.refused[told.row] = told.name[:NAME_MAX]
+            turn.effects.append(Publish(worker.nonce, told.row, ALONE))
+        self._refuse_row(worker, told.row, why, turn)
 
     def _refuse_row(self, worker: Worker, row: int, why: str, turn: Turn) -> None:
         """A declaration that cannot be followed: what arrives on the row is counted as of no row."""

@@ -89,6 +89,7 @@ def _stats(asked: Question) -> dict[str, Any]:
             "ring_invalid": lost.ring_invalid,
             "segment_lost": lost.segment_lost,
             "unknown_row": lost.unknown_row,
+            "refused_row": lost.refused_row,
             "checkpoint_lost": lost.checkpoint_lost,
         },
         "supervisor": {

@@ -63,6 +63,8 @@ class Worker:
     rows: dict[int, Row] = field(default_factory=dict)
     counters: dict[int, tuple[str, str, str]] = field(default_factory=dict)
     """By row: (namespace, kind, operation) of the counter that it is."""
+    refused: dict[int, str] = field(default_factory=dict)
+    """By row: the breaker that the host has not taken; its process decides about it alone."""
     outcomes: int = 0
     rejected: int = 0
     overflow: int = 0
@@ -116,7 +118,7 @@ class Worker:
             self.declared,
             [[row, index, value] for (row, index), value in self.seen.items()],
             [[number, row.breaker.number, row.class_name] for number, row in self.rows.items()],
-            [self.outcomes, self.rejected, self.overflow],
+            [self.outcomes, self.rejected, self.overflow, *self.refused.items()],
             [[number, *key] for number, key in self.counters.items()],
         ]
 
@@ -130,5 +132,6 @@ class Worker:
         worker.seen = {(row, index): value for row, index, value in seen}
         worker.rows = {row: Row(breakers[number], class_name) for row, number, class_name in rows}
         worker.counters = {row: (namespace, kind, name) for row, namespace, kind, name in counters}
-        worker.outcomes, worker.rejected, worker.overflow = totals
+        worker.outcomes, worker.rejected, worker.overflow, *refused = totals
+        worker.refused = dict(refused)
         return worker

@@ -27,6 +27,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         # a worker process
         "outlet",
         "local",
+        "fallback",
         "link",
         "rows",
         "attachment ending",

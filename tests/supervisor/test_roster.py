@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from ipc.vocabulary import BreakerSettings, OutcomeKind
+from ipc.layout import ALONE
+from ipc.vocabulary import BreakerSettings, OutcomeKind, Tally
+from supervisor import catalogue
+from supervisor.engine import Engine
+from supervisor.health import _alone
 from supervisor.messages import (
     BreakerDeclared,
     OutcomeBatch,
+    Publish,
     Retire,
     WorkerForgotten,
     WorkerJoined,
@@ -128,13 +135,39 @@ def test_one_name_in_two_namespaces_is_two_breakers() -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", "x" * 129, "ns/name"])
 def test_a_name_that_is_none_is_refused(name: str) -> None:
-    """What arrives on the row is counted as of no row."""
+    """The row says that its process decides alone, and what it counts is told apart from unknown rows."""
     host = Host()
     host.join("a")
-    host.say(BreakerDeclared(nonce("a"), 0, name, "{}"))
+    effects = host.say(BreakerDeclared(nonce("a"), 0, name, "{}"))
+    assert Publish(nonce("a"), 0, ALONE) in effects
     assert host.engine.catalogue.named == {}
     host.outcomes(("a", SUCCESS))
-    assert host.engine.counting.lost.unknown_row == 1
+    assert host.engine.counting.lost.unknown_row == 0
+    assert host.engine.counting.lost.refused_row == 1
+
+
+def test_a_full_host_says_whose_breakers_it_has_not_taken() -> None:
+    """Health warns while such a worker lives; its tallies and classes are accounted, also after a restart."""
+    host = Host()
+    host.settle_in("a")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalogue, "BREAKERS_MAX", 1)
+        host.join("b")
+        assert Publish(nonce("b"), 3, ALONE) in host.declare("b", "billing", row=3)
+        host.declare_class("b", 4, "OSError", breaker_row=3)
+    again = Engine.from_plain(json.loads(json.dumps(host.engine.to_plain())))
+    for engine in (host.engine, again):
+        refused = [one for one in _alone(engine) if one.status == "warn"]
+        assert [(one.name, one.value) for one in refused] == [("supervisor:breakers", 1)]
+        assert "billing of web-b" in refused[0].output
+        assert engine.workers[nonce("b")].refused == {3: "billing", 4: ""}
+    tallies = ((3, int(OutcomeKind.FAILURE), 7), (3, int(Tally.REJECTED), 5), (4, int(OutcomeKind.COUNT), 7))
+    host.say(OutcomeBatch((taken("b", tallies=tallies),), ()))
+    lost = host.engine.counting.lost
+    assert (lost.refused_row, lost.unknown_row) == (7, 0)
+    assert host.engine.workers[nonce("b")].outcomes == 7
+    host.leave("b")
+    assert not list(_alone(host.engine))
 
 
 DEEP = '{"failure_rate":' + "[" * 800 + "]" * 800 + "}"
