@@ -169,7 +169,7 @@ class Admission(Ending):
         change = self._notice(word) if self._tell is not None else None
         if state in (_OPEN, _FORCED_OPEN):
             self._refuse_at(word, now, change)
-        if link.holds and (until := link.holds.get(row, 0.0)) > now and not local:
+        if link.holds and (until := link.holds.get(row, 0.0)) > now and not local and not alone:
             self._turn_down(BreakerState.OPEN, until - now, change)
         if state == _HALF_OPEN:
             return self._half_open(word, local or alone, now, change)

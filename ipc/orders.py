@@ -135,7 +135,7 @@ class State:
             link.look(now)
         state, generation, until, _ = at.unpack_row(link.board[row])
         held = link.holds.get(row, 0.0)
-        if held > now and not link.local and state is not BreakerState.FORCED_OPEN:
+        if held > now and not link.decides(row) and state is not BreakerState.FORCED_OPEN:
             return BreakerState.OPEN, generation, max(held, until)
         return state, generation, until
 

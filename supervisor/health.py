@@ -206,10 +206,10 @@ def _alone(engine: Engine) -> Iterator[Check]:
             whose.append(f"{names[0]} of {worker.title}")
     if alone:
         more = f" and of {len(whose) - NAMED_MAX} more workers" if len(whose) > NAMED_MAX else ""
-        text = (
-            f"{known} of {BREAKERS_MAX} breakers; {_count(alone, 'breaker')} refused and left to the workers alone: "
-            f"{', '.join(whose[:NAMED_MAX])}{more} ({engine.catalogue.full or 'the names are none'})"
-        )
+        first = ", ".join(whose[:NAMED_MAX])
+        why = f" ({engine.catalogue.full})" if engine.catalogue.full else ""
+        text = f"{known} of {BREAKERS_MAX} breakers; new ones are refused{why}, their workers decide alone"
+        text = f"{text} about {_count(alone, 'breaker')}: {first}{more}"
         yield Check("supervisor:breakers", "warn", text, alone)
 
 

@@ -38,7 +38,7 @@ def test_a_refused_breaker_opens_tries_and_closes(
         fail(breaker, 4)
         with pytest.raises(CircuitOpenError):
             guarded()
-        assert breaker.state.value is BreakerState.OPEN
+        assert breaker.state.is_open
         assert breaker.state.failure_count == 4
         refused(supervisor, 0)  # a new daemon says it again
         with pytest.raises(CircuitOpenError):

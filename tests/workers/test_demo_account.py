@@ -41,7 +41,14 @@ def answer(success: int, failure: int = 0, rejected: int = 0, **others: int) -> 
     kinds = {"success": success, "failure": failure, "ignored": 0, **others}
     return {
         "totals": {"outcomes": kinds, "rejected": rejected, "permit_timeout": 0, "ramped": 0},
-        "lost": {"ring_gap": 0, "ring_invalid": 0, "segment_lost": 0, "unknown_row": 0, "refused_row": 0, "checkpoint_lost": 0},
+        "lost": {
+            "ring_gap": 0,
+            "ring_invalid": 0,
+            "segment_lost": 0,
+            "unknown_row": 0,
+            "refused_row": 0,
+            "checkpoint_lost": 0,
+        },
     }
 
 

@@ -82,7 +82,14 @@ def stats() -> dict[str, Any]:
         "schema": 1,
         "totals": {"outcomes": outcomes, **refusals},
         "breakers": {"shop/database": one},
-        "lost": {"ring_gap": 0, "ring_invalid": 3, "segment_lost": 0, "unknown_row": 0, "refused_row": 0, "checkpoint_lost": 0},
+        "lost": {
+            "ring_gap": 0,
+            "ring_invalid": 3,
+            "segment_lost": 0,
+            "unknown_row": 0,
+            "refused_row": 0,
+            "checkpoint_lost": 0,
+        },
         "supervisor": {
             "incarnation": 2,
             "workers": 4,
