@@ -210,7 +210,7 @@ def _alone(engine: Engine) -> Iterator[Check]:
         why = f" ({engine.catalogue.full})" if engine.catalogue.full else ""
         text = f"{known} of {BREAKERS_MAX} breakers; new ones are refused{why}, their workers decide alone"
         text = f"{text} about {_count(alone, 'breaker')}: {first}{more}"
-        yield Check("supervisor:breakers", "warn", text, alone)
+        yield Check("supervisor:alone", "warn", text, alone)
 
 
 def _refusals(facts: Facts, now: float) -> Iterator[Check]:

@@ -158,7 +158,7 @@ def test_a_full_host_says_whose_breakers_it_has_not_taken() -> None:
     again = Engine.from_plain(json.loads(json.dumps(host.engine.to_plain())))
     for engine in (host.engine, again):
         refused = [one for one in _alone(engine) if one.status == "warn"]
-        assert [(one.name, one.value) for one in refused] == [("supervisor:breakers", 1)]
+        assert [(one.name, one.value) for one in refused] == [("supervisor:alone", 1)]
         assert "billing of web-b" in refused[0].output
         assert engine.workers[nonce("b")].refused == {3: "billing", 4: ""}
     tallies = ((3, int(OutcomeKind.FAILURE), 7), (3, int(Tally.REJECTED), 5), (4, int(OutcomeKind.COUNT), 7))
