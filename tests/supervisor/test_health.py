@@ -168,7 +168,7 @@ def test_breakers_that_are_refused_or_many_are_a_warning() -> None:
     host.declare("b", "more")
     assert "user 1001 has 1024 breakers" in report(host)["output"]
     host.now += 61.0
-    assert "more of web-b" in report(host)["output"]  # it is decided alone for as long as its worker lives
+    assert "more of b (pid" in report(host)["output"]  # it is decided alone for as long as its worker lives
     host.leave("b")
     assert status(host) == "pass"
     for number, letter in enumerate("cde"):
