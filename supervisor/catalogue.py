@@ -135,7 +135,7 @@ class Catalogue:
         privileged = owner in (0, self.own)
         most = BREAKERS_MAX if privileged else BREAKERS_MAX - BREAKERS_KEPT
         if not privileged and self.owned[owner] >= BREAKERS_EACH:
-            text = f"user {owner} has {BREAKERS_EACH} breakers, which is the limit of one user"
+            text = f"uid {owner} has {BREAKERS_EACH} breakers, which is the limit of one user"
             if not self._forget_one(self.idle.of(owner), turn):
                 return self._no_room(text, turn)
         space = self.spaces.get(namespace, {})

@@ -32,6 +32,7 @@ OUTPUT_MAX: Final = 2000
 """Characters of the sentence that sums up what is not well."""
 PROBE_WAIT_MAX_S: Final = 5.0
 """A probe that waits so long for a free prober is a warning."""
+MAKE_ROOM: Final = "supervisorctl breaker forget --unused makes room where no worker is left"
 CROWDED: Final = 0.8
 """From this part of all breakers on, those in use are a warning."""
 DENIED_MANY: Final = 10
@@ -243,7 +244,7 @@ def _room(catalogue: Catalogue, now: float) -> Check:
     """Whether breakers are refused, or will be soon: those that no worker has make room by themselves."""
     count, used = len(catalogue.numbered), len(catalogue.numbered) - len(catalogue.idle)
     if catalogue.full_at is not None and now - catalogue.full_at < FRESH_S:
-        text = f"new breakers are refused: {catalogue.full}; supervisorctl breakers shows them"
+        text = f"new breakers are refused: {catalogue.full}; {MAKE_ROOM}"
     elif used >= CROWDED * BREAKERS_MAX:
         text = f"{used} of {BREAKERS_MAX} breakers are in use"
     else:

@@ -152,7 +152,7 @@ def test_no_user_and_no_namespace_takes_the_whole_host() -> None:
     host.fill("a", BREAKERS_EACH)
     host.come("b", 1001, "two")
     host.declare("b", "more")
-    assert f"user 1001 has {BREAKERS_EACH} breakers" in host.refused
+    assert f"uid 1001 has {BREAKERS_EACH} breakers" in host.refused
     host.come("c", 1002, "one")
     host.declare("c", "more")
     assert f"namespace one has {BREAKERS_EACH} breakers" in host.refused

@@ -166,7 +166,7 @@ def test_breakers_that_are_refused_or_many_are_a_warning() -> None:
     assert status(host) == "pass"
     host.come("b", 1001, "two")
     host.declare("b", "more")
-    assert "user 1001 has 1024 breakers" in report(host)["output"]
+    assert "uid 1001 has 1024 breakers" in report(host)["output"]
     host.now += 61.0
     assert "more of b (pid" in report(host)["output"]  # it is decided alone for as long as its worker lives
     host.leave("b")
