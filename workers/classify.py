@@ -19,6 +19,7 @@ from workers.rules import (
     AREAS,
     CLASSES,
     ERRNOS,
+    HTTP,
     REDIS,
     SQLITE,
     SQLSTATES,
@@ -130,10 +131,13 @@ def _look_at_group(group: BaseExceptionGroup[Any], depth: int) -> tuple[Rule, st
 
 def _by_code(error: BaseException) -> tuple[Rule, str] | None:
     """By what the server or the system says in numbers."""
-    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    state = _attribute(error, "sqlstate") or _attribute(error, "pgcode")
     if isinstance(state, str) and len(state) == 5 and state.isalnum():
         return _longest(SQLSTATES, state), f"sqlstate {state}"
-    number = getattr(error, "sqlite_errorcode", None)
+    status = _http_status(error)
+    if status is not None:
+        return _longest(HTTP, str(status)), f"http {status}"
+    number = _attribute(error, "sqlite_errorcode")
     if isinstance(number, int):
         name = _SQLITE_NAMES.get(number & 0xFF, "ERROR")
         return _longest(SQLITE, name), f"sqlite {name}"
@@ -141,6 +145,31 @@ def _by_code(error: BaseException) -> tuple[Rule, str] | None:
         name = errno.errorcode.get(error.errno, "")
         if name:
             return _longest(ERRNOS, name), f"errno {name}"
+    return None
+
+
+_HTTP_CLASSES: Final = {
+    "httpx.HTTPStatusError": ("response", "status_code"),
+    "requests.exceptions.HTTPError": ("response", "status_code"),
+    "aiohttp.client_exceptions.ClientResponseError": ("status",),
+    "urllib.error.HTTPError": ("code",),
+    "starlette.exceptions.HTTPException": ("status_code",),
+    "werkzeug.exceptions.HTTPException": ("code",),
+    "aiohttp.web_exceptions.HTTPException": ("status",),
+    "openai.APIStatusError": ("status_code",),
+    "anthropic.APIStatusError": ("status_code",),
+}
+"""Classes that stand for an answer with a status, and where the status is."""
+
+
+def _http_status(error: BaseException) -> int | None:
+    """The status of the answer that this error stands for; None = it stands for none."""
+    for name in _names(error):
+        if name in _HTTP_CLASSES:
+            found: Any = error
+            for attribute in _HTTP_CLASSES[name]:
+                found = _attribute(found, attribute)
+            return found if isinstance(found, int) and 100 <= found <= 999 else None
     return None
 
 
@@ -169,11 +198,11 @@ def _begins(match: str, code: str) -> bool:
 
 def _by_class(error: BaseException, depth: int) -> tuple[Rule, str] | None:
     """By the names of its class and of those above it, the most derived first."""
-    driver = getattr(error, "orig", None)
+    driver = _attribute(error, "orig")
     names = tuple(_names(error))
     if isinstance(driver, BaseException) and depth < DEPTH_MAX and "sqlalchemy.exc.StatementError" in names:
         found = _by_code(driver) or _by_class(driver, depth + 1)
-        if found is None and getattr(error, "connection_invalidated", False):
+        if found is None and _attribute(error, "connection_invalidated"):
             return _CLASSES["sqlalchemy.exc.DisconnectionError"], "class sqlalchemy.exc.DisconnectionError"
         if found is not None:
             return found
@@ -196,6 +225,14 @@ _BARE: Final = {rule.match: rule for rule in CLASSES if "." not in rule.match}
 _VAGUE: Final = frozenset({"OperationalError", "redis.exceptions.ConnectionError"})
 """Classes of which the text tells more: a driver that could not connect has no code."""
 _MODULES: Final = {"_socket": "socket", "_ssl": "ssl"}
+
+
+def _attribute(thing: Any, name: str) -> Any:
+    """An attribute of somebody's exception, which may raise anything when it is asked; None = it has none."""
+    try:
+        return getattr(thing, name, None)
+    except Exception:  # noqa: BLE001 (it is some class's own property that failed)
+        return None
 
 
 def _names(error: BaseException) -> Iterator[str]:

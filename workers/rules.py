@@ -162,9 +162,69 @@ ERRNOS: Final = _rules(
     """,
 )
 
+HTTP: Final = _rules(
+    "http",
+    """
+    401 | task | S-- | the credentials are wrong or missing
+    403 | task | S-- | these credentials may not do that
+    407 | task | S-- | the proxy wants credentials
+    408 | task | Drc | the server waited too long for the request
+    425 | task | Dr- | too early: the same request may pass later
+    429 | task | Drc | too many requests
+    4*  | task | C-- | the request is wrong, or what it asks for is not there
+    501 | task | C-- | the server cannot do that
+    505 | task | C-- | the server does not speak this version
+    5*  | task | Drc | the server failed, or what stands in front of it
+    *   | task | C-- | an answer that the program did not expect
+    """,
+)
+
 CLASSES: Final = _rules(
     "class",
     """
+    httpx.PoolTimeout                                | task | Lr- | the pool of this process is used up
+    httpx.TimeoutException                           | task | Drc | no answer in time
+    httpx.UnsupportedProtocol                        | task | C-- | the address is wrong
+    httpx.LocalProtocolError                         | task | C-- | the request is wrong
+    httpx.TransportError                             | task | Drc | the connection failed or was lost
+    httpx.HTTPError                                  | task | C-- | a redirect or a body that is wrong
+    httpx.InvalidURL                                 | task | C-- | the address is wrong
+    httpx.StreamError                                | task | C-- | a mistake in the program
+    httpcore.PoolTimeout                             | task | Lr- | the pool of this process is used up
+    httpcore.TimeoutException                        | task | Drc | no answer in time
+    httpcore.NetworkError                            | task | Drc | the connection failed or was lost
+    httpcore.RemoteProtocolError                     | task | Drc | what answers breaks the protocol
+    requests.exceptions.ConnectionError              | task | Drc | the connection failed or was lost
+    requests.exceptions.Timeout                      | task | Drc | no answer in time
+    requests.exceptions.ChunkedEncodingError         | task | Drc | the answer was cut off
+    requests.exceptions.RetryError                   | task | Drc | it failed again and again
+    requests.exceptions.RequestException             | task | C-- | the request is wrong
+    urllib3.exceptions.EmptyPoolError                | task | Lr- | the pool of this process is used up
+    urllib3.exceptions.LocationValueError            | task | C-- | the address is wrong
+    urllib3.exceptions.TimeoutError                  | task | Drc | no answer in time
+    urllib3.exceptions.ProtocolError                 | task | Drc | the connection was lost
+    urllib3.exceptions.MaxRetryError                 | task | Drc | it failed again and again
+    urllib3.exceptions.NewConnectionError            | task | Drc | nobody answers there
+    urllib3.exceptions.SSLError                      | task | Drc | the encrypted connection failed
+    urllib3.exceptions.HTTPError                     | task | C-- | the request or its answer is wrong
+    aiohttp.client_exceptions.ClientConnectorCertificateError | task | S-- | it is not trusted
+    aiohttp.client_exceptions.InvalidURL             | task | C-- | the address is wrong
+    aiohttp.client_exceptions.ClientConnectionError  | task | Drc | the connection failed or was lost
+    aiohttp.client_exceptions.ClientPayloadError     | task | Drc | the answer was cut off
+    aiohttp.client_exceptions.ClientError            | task | C-- | the request or its answer is wrong
+    openai.APIConnectionError                        | task | Drc | no answer
+    anthropic.APIConnectionError                     | task | Drc | no answer
+    http.client.InvalidURL                           | task | C-- | the address is wrong
+    http.client.HTTPException                        | task | Drc | what answers breaks the protocol
+    workers.errors.MemoryConfigError                 | configuration | S-- | a setting of the memory is wrong
+    workers.errors.SchemaError                       | configuration | S-- | the tables are missing or newer
+    workers.errors.SpoolError                        | task | L-- | this host's disk takes nothing
+    workers.errors.RecordError                       | task | C-- | a value is wrong
+    workers.errors.ClosedError                       | task | C-- | it was closed before
+    workers.errors.ErasureIncomplete                 | task | Dr- | it is completed later
+    workers.errors.CacheBusy                         | connection | Lr- | all connections are in use
+    ipc.errors.SettingsError                         | configuration | S-- | a setting of a breaker is wrong
+    ipc.errors.ControlDenied                         | configuration | S-- | this user may not command
     redis.exceptions.MaxConnectionsError             | connection | Lr- | the pool is used up
     redis.exceptions.AuthenticationError             | connection | S-- | NOAUTH or WRONGPASS
     redis.exceptions.AuthenticationWrongNumberOfArgsError | connection | S-- | it wants no user name
@@ -223,7 +283,12 @@ TEXTS: Final = _rules(
     r"""
     too many (clients|connections)|connection slots are|max number of clients | connection | Drc | as 53300
     starting up|shutting down|not yet accepting|in recovery mode | connection | Drc | as 57P03
-    authentication failed|no pg_hba|access denied|(invalid |wrong)pass|noauth | connection | S-- | as 28*
+    too many requests|rate.?limit | task | Drc | as 429
+    quota | task | S-- | a quota is used up: a retry does not help
+    auth?enti[^ .,]{2,20}\b.{0,80}(fail|fehl|échou|fall|required|denied) | connection | S-- | as 28*
+    no pg_hba|noauth|(access|permission) denied|unauthori[sz]ed|forbidden | connection | S-- | as 28*
+    (invalid|incorrect|wrong|missing|no) (pass|credential|user|api.?key|token) | connection | S-- | as 28*
+    password (is|was) (wrong|incorrect|invalid|required|missing) | connection | S-- | as 28*
     (role|database|user) \S+ (does not exist|is not permitted) | connection | S-- | as 28* or 3D000
     pool\b.{0,80}(exhausted|limit of|timeout|used up) | connection | Lr- | the pool of this process is used up
     syntax error|no such (table|column)|(relation|column) \S+ does not exist | operation | C-- | as 42*
@@ -232,7 +297,8 @@ TEXTS: Final = _rules(
     (database|table) is locked | operation | Drc | as BUSY
     read-?only | operation | S-- | as READONLY
     disk( is|) full|no space left | operation | L-- | as ENOSPC
-    connect|broken pipe|refused|reset by peer|unreachable|closed the | connection | Drc | no connection
+    \b(dis|)connect(ions?|ed|)\b | connection | Drc | no connection
+    broken pipe|refused|reset by peer|unreachable|closed the | connection | Drc | no connection
     time(d)?[ -]?out | connection | Drc | no answer in time
     temporar|try again|unavailable|overloaded | task | Drc | it says that it passes
     \bconfig(uration|)\b|not configured|environment variable | configuration | S-- | a setting is wrong
@@ -243,7 +309,7 @@ UNKNOWN: Final = Rule(
     "-", "anything else", "task", Origin.DEPENDENCY, True, True, "nothing is known: it is assumed to pass"
 )
 
-FAMILIES: Final = (SQLSTATES, SQLITE, REDIS, ERRNOS, CLASSES, TEXTS, (UNKNOWN,))
+FAMILIES: Final = (SQLSTATES, SQLITE, REDIS, HTTP, ERRNOS, CLASSES, TEXTS, (UNKNOWN,))
 AREAS: Final = {"sqlstate": Area.DATABASE, "sqlite": Area.DATABASE, "redis": Area.CACHE}
 """Families that tell which dependency spoke."""
 
