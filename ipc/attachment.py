@@ -178,7 +178,7 @@ class Attachment:
     def _attempt(self, wait_s: float) -> bool:
         deadline = time.monotonic() + max(0.0, wait_s)
         if self._won is None and self._exchange is None:
-            self._say_hello(())
+            self._say_hello((), self.link.attached)
         while self._won is None:
             exchange = self._exchange
             if exchange is None:
@@ -196,13 +196,13 @@ class Attachment:
         self.due = self.clock() + POLL_S
         return False
 
-    def _say_hello(self, more: tuple[int, ...]) -> None:
+    def _say_hello(self, more: tuple[int, ...], have: bool) -> None:
         assert self.path is not None
         exchange = control.Exchange(self.path)
         try:
             pidfd = os.pidfd_open(os.getpid())
             try:
-                exchange.send("hello", (pidfd, *more), **self._hello())
+                exchange.send("hello", (pidfd, *more), **self._hello(have))
             finally:
                 os.close(pidfd)
         except BaseException:
@@ -210,7 +210,7 @@ class Attachment:
             raise
         self._exchange, self._asked_at = exchange, time.monotonic()
 
-    def _hello(self) -> dict[str, Any]:
+    def _hello(self, have: bool) -> dict[str, Any]:
         return {
             "version": PROTOCOL_VERSION,
             "nonce": self.nonce.hex(),
@@ -218,7 +218,7 @@ class Attachment:
             "name": self._name or _called() or f"pid-{os.getpid()}",
             "namespace": self.namespace_given or os.environ.get(NAMESPACE_VARIABLE) or None,
             "clock": time.monotonic_ns(),
-            "have": self.link.attached,
+            "have": have,
             "layout": at.LAYOUT_VERSION,
             "software": SOFTWARE,
             "image": forks.image(),
@@ -233,7 +233,9 @@ class Attachment:
                 raise ControlRefused("the supervisor's monotonic clock is another: stay local", "clock")
             status = value["status"]
             if status == "sendfd" and self.link.attached:
-                self._say_hello((self.link.segment.fd,))
+                # Whose descriptors were closed by the application takes a new segment: no stranger's is sent.
+                have = self.link.segment.is_ours()
+                self._say_hello((self.link.segment.fd,) if have else (), have)
                 return
             numbers = exchange.take_descriptors()
             self.namespace = str(value["namespace"])

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from ipc import wire
 from ipc.errors import ControlDenied, ControlRefused, ProtocolError, SupervisorUnavailable
+from ipc.ownership import file_of
 
 SOCKET_VARIABLE: Final = "BREAKERD_SOCKET"
 SOCKET_NAME: Final = "breakerd.sock"
@@ -121,11 +122,12 @@ class Exchange:
     `send` once, then `receive` whenever the socket is readable until it returns True.
     """
 
-    __slots__ = ("_bodies", "_reader", "_received", "connection", "descriptors", "number", "path")
+    __slots__ = ("_bodies", "_file", "_reader", "_received", "connection", "descriptors", "number", "path")
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.connection = connect(path)
+        self._file = file_of(self.connection.fileno())
         self.number = next_request()
         self.descriptors: list[int] = []
         """Descriptors that came with the answer, close-on-exec, owned by whoever takes them."""
@@ -149,6 +151,7 @@ class Exchange:
 
     def receive(self) -> bool:
         """Read what is there; True when the answer is whole. Raises ControlError."""
+        self._check()
         try:
             data, rights, flags, _ = self.connection.recvmsg(
                 65_536, socket.CMSG_SPACE(4 * DESCRIPTORS_MAX), socket.MSG_CMSG_CLOEXEC
@@ -200,7 +203,15 @@ class Exchange:
         """Close the connection and every descriptor that nobody took."""
         for number in self.take_descriptors():
             os.close(number)
-        self.connection.close()
+        if file_of(self.connection.fileno()) == self._file:
+            self.connection.close()
+        else:
+            self.connection.detach()
+
+    def _check(self) -> None:
+        """Refuse a number that the application closed: it may be a connection of its own by now."""
+        if file_of(self.connection.fileno()) != self._file:
+            raise SupervisorUnavailable(f"{self.path}: the application closed the connection", "closed")
 
 
 def _refusal(body: dict[str, Any]) -> ControlRefused | ControlDenied | SupervisorUnavailable | ProtocolError:

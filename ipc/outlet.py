@@ -14,6 +14,7 @@ from typing import Final
 from ipc import layout as at
 from ipc.blocks import FREE_THREADED, Queue, nothing
 from ipc.gate import Gate
+from ipc.ownership import NO_FILE, eventfd_of
 from ipc.segment import Segment, wipe_on_fork_page
 
 NEVER: Final = float("-inf")
@@ -37,7 +38,7 @@ class Outlet:
         """Everything declared, in order: said again to every new segment."""
         self.page = wipe_on_fork_page()
         """Cell 0 reads 0.0 in a forked child that has not begun its own life; the others are limits."""
-        self._bell, self._bell_file, self.rung = -1, (0, 0), -1
+        self._bell, self._bell_file, self.rung = -1, NO_FILE, -1
 
     @property
     def attached(self) -> bool:
@@ -54,10 +55,8 @@ class Outlet:
         self.queue = queue
 
     def _drop(self, segment: Segment) -> None:
-        """Close what came with a segment that is not used any more."""
-        if self._bell >= 0 and _file(self._bell) == self._bell_file:
-            os.close(self._bell)
-        self._bell = -1
+        """Close what came with a segment that is not used any more, as far as it is still ours."""
+        self._close_bell()
         segment.close_fd()
 
     # --- declarations -------------------------------------------------------------------------------
@@ -116,8 +115,15 @@ class Outlet:
 
     def hear(self, bell: int) -> None:
         """The supervisor's doorbell; rung at once, because there are declarations to read."""
-        self._bell, self._bell_file, self.rung = bell, _file(bell), -1
+        if bell != self._bell:
+            self._close_bell()
+        self._bell, self._bell_file, self.rung = bell, eventfd_of(bell), -1
         self.ring()
+
+    def _close_bell(self) -> None:
+        bell, self._bell = self._bell, -1
+        if bell >= 0 and eventfd_of(bell) == self._bell_file:
+            os.close(bell)
 
     def ring(self) -> None:
         """Ring the supervisor's bell, unless it has not read since we rang last.
@@ -130,17 +136,8 @@ class Outlet:
             return
         if self._bell >= 0:
             try:
-                if _file(self._bell) == self._bell_file:
+                if eventfd_of(self._bell) == self._bell_file:
                     os.eventfd_write(self._bell, 1)
             except OSError:  # full: it is ringing already. The supervisor's tick is the guarantee.
                 pass
         self.rung = epoch
-
-
-def _file(number: int) -> tuple[int, int]:
-    """Which file a descriptor is; (-1, -1) = none."""
-    try:
-        found = os.fstat(number)
-    except OSError:
-        return -1, -1
-    return found.st_dev, found.st_ino

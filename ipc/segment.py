@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 import zlib
 from typing import Final
 
 from ipc import layout as at
 from ipc.errors import SegmentError
+from ipc.ownership import NO_FILE, File, file_of
 
 try:
     import fcntl
@@ -24,6 +26,8 @@ except ImportError:  # Windows: every breaker is local there, no segment is ever
 F_ADD_SEALS: Final = 1033
 F_GET_SEALS: Final = 1034
 SEALS: Final = 0x0001 | 0x0002 | 0x0004  # F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW
+_kept: Final[list[memoryview]] = []
+"""Mappings that must never go: `mmap` would close the number of its second descriptor, another's by now."""
 BOOT_ID_FILE: Final = "/proc/sys/kernel/random/boot_id"
 
 
@@ -42,13 +46,16 @@ class Segment:
     The views keep the mapping alive: it goes when the last of them does, never under a reader.
     """
 
-    __slots__ = ("bytes", "fd", "floats", "layout", "words")
+    __slots__ = ("_file", "_second", "bytes", "fd", "floats", "layout", "words")
 
-    def __init__(self, memory: mmap.mmap, layout: at.Layout, fd: int) -> None:
+    def __init__(self, memory: mmap.mmap, layout: at.Layout, fd: int, second: int = -1) -> None:
         view = memoryview(memory)
         self.layout = layout
         self.fd = fd
         """The memory file, owned by this object; -1 = private."""
+        self._file: File = file_of(fd) if fd >= 0 else NO_FILE
+        self._second = second
+        """The descriptor that the mapping holds; -1 = none, or not known."""
         self.bytes = view
         self.words = view.cast("Q")
         self.floats = view.cast("d")
@@ -78,7 +85,7 @@ class Segment:
         Checked before a byte of it is believed: the seals, the size, and each word of the identity.
         """
         size = _sealed_size(fd)
-        memory = mmap.mmap(fd, size)
+        memory, second = _mapped(fd, size)
         head = memoryview(memory).cast("Q")
         if head[at.W_MAGIC] != at.MAGIC:
             raise SegmentError(f"the segment is of another layout version (this side: {at.LAYOUT_VERSION})")
@@ -93,7 +100,7 @@ class Segment:
             raise SegmentError(str(error)) from None
         if layout.geometry != geometry or layout.size != size:
             raise SegmentError(f"the segment has {size} bytes, its header says {layout.size}")
-        return cls(memory, layout, fd)
+        return cls(memory, layout, fd, second)
 
     @classmethod
     def adopt(cls, fd: int) -> Segment:
@@ -117,10 +124,17 @@ class Segment:
         return cls(_anonymous(layout.size), layout, -1)
 
     def close_fd(self) -> None:
-        """Close the descriptor; the mapping stays while a view of it is held."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
+        """Close the descriptor if it is still ours; the mapping stays while a view of it is held."""
+        fd, ours = self.fd, self.is_ours()
+        self.fd = -1
+        if fd >= 0 and (not ours or (self._second >= 0 and file_of(self._second) != self._file)):
+            _kept.append(self.bytes)
+        if ours:
             os.close(fd)
+
+    def is_ours(self) -> bool:
+        """True if the descriptor is the memory file still: an application may have closed it."""
+        return self.fd >= 0 and file_of(self.fd) == self._file
 
     def declare(self, payload: bytes) -> bool:
         """Append one declaration record; False = no room. Called by the owning worker, one thread at a time.
@@ -158,6 +172,16 @@ class Segment:
             found.append(payload)
             start = stop
         return found, start
+
+
+def _mapped(fd: int, size: int) -> tuple[mmap.mmap, int]:
+    """The memory, and the descriptor that its mapping holds: the lowest free, if nobody was quicker."""
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(fd, size, trackfd=False), -1
+    second = os.dup(fd)
+    os.close(second)
+    memory = mmap.mmap(fd, size)
+    return memory, second if file_of(second) == file_of(fd) else -1
 
 
 def _sealed_size(fd: int) -> int:

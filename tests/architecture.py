@@ -11,7 +11,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     # A file imports only from rows above its own; files of one row do not import each other.
     "ipc": (
         # words, bytes, errors
-        "beating caller_ends errors forks gate logbook",
+        "beating caller_ends errors forks gate logbook ownership",
         "vocabulary wire",
         "facts layout verdict",
         # the breaker, pure
