@@ -41,8 +41,10 @@ class Verdict:
         if error is None:
             return OutcomeKind.SLOW_SUCCESS if slow else OutcomeKind.SUCCESS
         if not isinstance(error, Exception) or self._is_cancelled_future(error):
+            if ends_itself(error):
+                return OutcomeKind.IGNORED  # not CANCELLED: the supervisor may have another limit for that
             limit = settings.cancelled_is_failure_s
-            if limit is None or took < limit or ends_itself(error):
+            if limit is None or took < limit:
                 return OutcomeKind.CANCELLED
             return OutcomeKind.CANCELLED_LATE
         if not self.is_bad(error, name):

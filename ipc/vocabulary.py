@@ -52,7 +52,7 @@ class OutcomeKind(enum.IntEnum):
     IGNORED = 6
     """Neither success nor failure: proves nothing about the dependency."""
     CANCELLED = 7
-    """A BaseException or a cancellation ended the call: neither."""
+    """Cancelled, and not by an end of the caller: neither, unless it took `cancelled_is_failure_s`."""
     CANCELLED_LATE = 8
     """Cancelled after `cancelled_is_failure_s`: a failure."""
     COUNT = 11

@@ -19,6 +19,7 @@ from typing import Final
 from ipc import layout as at
 from ipc.ring import NO_EPOCH, Part, slices
 from ipc.vocabulary import OutcomeKind
+from supervisor.limits import Limits
 from supervisor.messages import Judged
 from supervisor.metrics import LONG_BUCKET, QUICK_BUCKET
 
@@ -91,6 +92,8 @@ class Counted:
     source: int
     """Its number within this drain."""
     now: float
+    limits: Mapping[int, Limits] = field(default_factory=dict)
+    """The rows whose outcomes are told anew."""
     counts: defaultdict[tuple[int, int, int], int] = field(default_factory=lambda: defaultdict(int))
     """By (row, kind, 1 if local else 0)."""
     durations: _Durations = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
@@ -114,7 +117,18 @@ class Counted:
                     for index in [index for index, word in enumerate(words) if not first <= word <= last]:
                         self._take(epoch, place + index, words[index])
                         words[index] = 0
+                if self.limits:
+                    self._take_too_slow(epoch, place, words)
                 place += len(words)
+
+    def _take_too_slow(self, epoch: int, place: int, words: list[int]) -> None:
+        """Fast successes that are slow by the limits in force are no fast successes."""
+        for index, word in enumerate(words):
+            limits = self.limits.get(word >> at.ROW_SHIFT & at.ROW_MASK) if word else None
+            if limits is not None and limits.slow_call_s is not None:
+                if (word & at.DURATION_MASK) / at.DURATION_STEPS_PER_S >= limits.slow_call_s:
+                    self._take(epoch, place + index, word)
+                    words[index] = 0
 
     def _take(self, epoch: int, place: int, word: int) -> None:
         """Count a word that is no fast success."""
@@ -126,6 +140,9 @@ class Counted:
         row = word >> at.ROW_SHIFT & at.ROW_MASK
         generation = word >> at.GENERATION_SHIFT & 15
         kind = code.kind
+        if row in self.limits:
+            per_s = at.LONG_STEPS_PER_S if code.long else at.DURATION_STEPS_PER_S
+            kind = self.limits[row].kind(kind, (word & at.DURATION_MASK) / per_s)
         self.counts[row, kind, 0 if generation else 1] += 1
         if kind is OutcomeKind.COUNT:
             return

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from ipc import layout as at
 from ipc.segment import Segment
 from supervisor.decode import Counted, judge
+from supervisor.limits import Limits, limits_of
 from supervisor.messages import Message, OutcomeBatch, Taken, WorkerQuarantined
 from supervisor.source import INVALID_DRAINS_MAX, NEVER, Portion, Source
 from supervisor.worker import ReadFrom, Worker
@@ -44,6 +45,9 @@ class Intake:
         """Told again when the mind had to build another."""
         self._read: list[Source] = []
         """The sources that are not quarantined."""
+        self._ticks = 0
+        self._limits: dict[str, tuple[int, int, Mapping[int, Limits]]] = {}
+        """By worker: the tick and the number of rows with which they were found, and its limits."""
 
     def add(self, worker: str, segment: Segment, reading: ReadFrom) -> None:
         """Read this segment from there on, unless the engine knows it as quarantined."""
@@ -55,6 +59,7 @@ class Intake:
     def remove(self, worker: str) -> None:
         """Forget this segment."""
         self.sources.pop(worker, None)
+        self._limits.pop(worker, None)
         self._settle()
 
     def seek(self, worker: str, reading: ReadFrom) -> None:
@@ -109,6 +114,7 @@ class Intake:
 
     def look_for_holes(self) -> None:
         """Once a tick, before a drain."""
+        self._ticks += 1
         for source in self._read:
             source.look_for_holes()
 
@@ -123,7 +129,10 @@ class Intake:
         self, portions: list[tuple[Source, Portion]], messages: list[Message], now: float
     ) -> OutcomeBatch | None:
         """The batch of these portions; None if nothing in them is to be remembered."""
-        counted = [Counted(source.worker, number, now) for number, (source, _) in enumerate(portions)]
+        counted = [
+            Counted(source.worker, number, now, self._limits_of(source.worker))
+            for number, (source, _) in enumerate(portions)
+        ]
         for one, (_, portion) in zip(counted, portions, strict=True):
             one.scan(portion.parts)
             messages += portion.messages
@@ -140,6 +149,17 @@ class Intake:
             if source.told() or portion.parts or portion.tallies or invalid:
                 taken.append(_taken(source, one, portion, invalid))
         return OutcomeBatch(tuple(taken), judged) if taken else None
+
+    def _limits_of(self, worker: str) -> Mapping[int, Limits]:
+        """The limits that are in force for rows of this worker and not its own, as old as the last tick."""
+        record = self.engine.workers.get(worker)
+        if record is None:
+            return {}
+        tick, rows, limits = self._limits.get(worker, (-1, 0, {}))
+        if tick != self._ticks or rows != len(record.rows):
+            limits = limits_of(record)
+            self._limits[worker] = self._ticks, len(record.rows), limits
+        return limits
 
     # --- telling ----------------------------------------------------------------------------------
 

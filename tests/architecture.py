@@ -51,7 +51,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         # the engine, pure
         "chronicle host_breaker",
         "older probe_watch turn worker",
-        "catalogue counting",
+        "catalogue counting limits",
         "forgetting roster",
         "engine",
         # the daemon's actors, and what they touch

@@ -174,7 +174,7 @@ def test_a_ramp_goes_on_when_its_supervisor_is_gone(supervisor: FakeSupervisor) 
 
 
 def test_permit_makes_a_trial(client: Client, supervisor: FakeSupervisor) -> None:
-    """A permit is asked for by number; its outcome carries it, whatever it is, and rings."""
+    """A permit is asked for by number; its outcome carries it, whatever it is, and rings. An end of the caller is told as neither."""
     breaker = CircuitBreaker("database", expected_exception=Down)
     call(breaker)
     worker = supervisor.worker()
@@ -188,8 +188,8 @@ def test_permit_makes_a_trial(client: Client, supervisor: FakeSupervisor) -> Non
     worker.drain()
     assert worker.permits == [10, 11, 12, 13]
     assert worker.codes[0, 8] == 4
-    kinds = (OutcomeKind.FAILURE, OutcomeKind.IGNORED, OutcomeKind.CANCELLED)
-    assert [worker.counts[0, kind] for kind in kinds] == [1, 1, 1]
+    kinds = (OutcomeKind.FAILURE, OutcomeKind.IGNORED)
+    assert [worker.counts[0, kind] for kind in kinds] == [1, 2]
     assert [one["ask"] for one in supervisor.asks] == [0, 1, 2, 3]
 
 
