@@ -174,7 +174,7 @@ def test_a_ramp_goes_on_when_its_supervisor_is_gone(supervisor: FakeSupervisor) 
 
 
 def test_permit_makes_a_trial(client: Client, supervisor: FakeSupervisor) -> None:
-    """A permit is asked for by number; its outcome carries it, whatever it is, and rings. An end of the caller is told as neither."""
+    """A permit is asked for by number; its outcome carries it, whatever it is, and rings."""
     breaker = CircuitBreaker("database", expected_exception=Down)
     call(breaker)
     worker = supervisor.worker()
