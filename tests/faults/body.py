@@ -23,9 +23,9 @@ RAISES: Final[dict[str, tuple[type[BaseException] | None, OutcomeKind]]] = {
     "ok": (None, OutcomeKind.SUCCESS),
     "fail": (Broken, OutcomeKind.FAILURE),
     "ignored": (Strange, OutcomeKind.IGNORED),
-    "keyboard": (KeyboardInterrupt, OutcomeKind.CANCELLED),
-    "exit": (SystemExit, OutcomeKind.CANCELLED),
-    "generator": (GeneratorExit, OutcomeKind.CANCELLED),
+    "keyboard": (KeyboardInterrupt, OutcomeKind.IGNORED),
+    "exit": (SystemExit, OutcomeKind.IGNORED),
+    "generator": (GeneratorExit, OutcomeKind.IGNORED),
     "memory": (MemoryError, OutcomeKind.IGNORED),
 }
 """How a call may be told to end: what it raises, and the kind of outcome that this is."""
