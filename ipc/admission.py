@@ -77,7 +77,7 @@ class Admission(Ending):
         old_link, old_row = self._link, self._row
         self._moved = True
         self._bind(row, client)
-        old_link.board[old_row] = NO_STATE
+        old_link.retire(old_row, NO_STATE)
 
     def bind_slowly(self, binding: Binding) -> Binding:
         """Belong to something else from now on, every call going the slow way; gives what was before."""
@@ -169,7 +169,7 @@ class Admission(Ending):
         change = self._notice(word) if self._tell is not None else None
         if state in (_OPEN, _FORCED_OPEN):
             self._refuse_at(word, now, change)
-        if link.holds and (until := link.holds.get(row, 0.0)) > now and not local and not alone:
+        if link.holds and (until := link.held_until(row, word, now)):
             self._turn_down(BreakerState.OPEN, until - now, change)
         if state == _HALF_OPEN:
             return self._half_open(word, local or alone, now, change)

@@ -18,13 +18,12 @@ from ipc.client import Client
 from ipc.errors import BreakerdError
 from ipc.forks import remember
 from ipc.process import default_client
+from ipc.rows import printable
 from ipc.vocabulary import COUNTERS_PER_PROCESS, OutcomeKind
 
 OTHER: Final = "other"
 KINDS_RESERVED: Final = 16
 """Of the rows of a process, those kept for the `other` operation of a kind."""
-TEXT_MAX: Final = 128
-"""Characters of a kind or an operation."""
 TOTALS_S: Final = 1.0
 """Totals that were asked for less than this ago are not asked for again."""
 ASK_S: Final = 0.25
@@ -63,7 +62,7 @@ class Counters:
         link.awake()
         if client.untried:
             client.introduce()
-        row = self._row(client, kind[:TEXT_MAX], operation[:TEXT_MAX])
+        row = self._row(client, printable(kind), printable(operation))
         if row is not None:
             link.tally(row, OutcomeKind.COUNT)
         now = link.clock()

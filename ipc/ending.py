@@ -157,8 +157,6 @@ class Ending:
     def _count_class(self, kind: type[BaseException]) -> None:
         """One more of this exception class; from now on the quick path may count it."""
         index = self._shared.class_index(kind)
-        if index is None:
-            return
         row, place = divmod(index, at.TALLIES)
         self._shared.link.tally(row, place)
         self._usual = None  # first: the two belong together

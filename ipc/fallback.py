@@ -15,7 +15,7 @@ from ipc.breaker import Grant, Observation
 from ipc.local import PARTY, LocalMachine
 from ipc.logbook import warn
 from ipc.outlet import Outlet
-from ipc.vocabulary import BreakerSettings, OutcomeKind
+from ipc.vocabulary import BreakerSettings, BreakerState, OutcomeKind
 
 
 class Declared(NamedTuple):
@@ -33,6 +33,9 @@ class Fallback(Outlet):
     breakers: dict[int, Declared]
     machine: LocalMachine
     board: memoryview[int]
+    holds: dict[int, tuple[float, int | None]]
+    """Rows that are refused until then (s) although the supervisor's board may admit: they were opened here
+    before it decided. And the generation that its board showed first."""
     local: bool
     """The local machine decides; else the supervisor."""
     fresh_until: float
@@ -64,6 +67,36 @@ class Fallback(Outlet):
 
     def _judge(self, row: int) -> LocalMachine:
         return self.refused if not self.local and row in self.refused else self.machine
+
+    def held_until(self, row: int, word: int, now: float) -> float:
+        """Until when this row is refused for what was decided here before (s); 0.0 = it is not.
+
+        What the supervisor decides later ends it: a breaker that has moved on, or that admits all.
+        """
+        until, first = self.holds.get(row, (0.0, None))
+        if until <= now or self.decides(row):
+            return 0.0
+        state, generation, _, _ = at.unpack_row(word)
+        if word and first is None:
+            self.holds[row] = until, generation
+        elif word and generation != first:
+            return 0.0
+        return 0.0 if state in (BreakerState.DISABLED, BreakerState.METRICS_ONLY) else until
+
+    def release(self, row: int) -> None:
+        """A verb was carried out: what was decided here before is over."""
+        self.holds.pop(row, None)
+
+    def retire(self, row: int, word: int) -> None:
+        """Nobody means this row any more: it shows this word for ever to whoever still looks at it."""
+        self._gate.run(self._retire, row, word)
+
+    def _retire(self, row: int, word: int) -> bool:
+        self.breakers.pop(row, None)
+        self.refused.retire(row, word)
+        self.machine.retire(row, word)
+        self.board[row] = word
+        return True
 
     def decide_alone(self, row: int) -> int:
         """The supervisor does not take this row: protect as without it. Gives the board's word of now."""

@@ -76,6 +76,8 @@ class Link(Fallback):
         super().__init__()
         self.clock, self.chance, self._outside = clock, chance, outside
         self.breakers: dict[int, Declared] = {}
+        self._numbers: dict[str, int] = {}
+        """The rows of the same breakers by name."""
         self.born = NEVER
         """When this process forked off, s: calls that started before are its parent's to report."""
         self._forked_at = NEVER
@@ -88,8 +90,7 @@ class Link(Fallback):
         self.machine = LocalMachine(self.chance)
         for row, declared in self.breakers.items():
             self.machine.add(row, declared.name, declared.settings, board[row], now)
-        self.holds: dict[int, float] = {}
-        """Rows that are refused until then although the supervisor's board may admit: local OPENs."""
+        self.holds = {}
         self._refuse_none(memoryview(bytearray(8 * at.ROWS)).cast("Q"))
         self._switched = now if self.breakers else NEVER
         self._attached_at = self._hold_until = self._last_local = NEVER
@@ -179,7 +180,7 @@ class Link(Fallback):
     def _hold_what_is_open(self, now: float) -> None:
         """The supervisor decides from now on, but what we opened ourselves stays open until its time."""
         opened = self.machine.open_until() if self.local else {}
-        self.holds = {row: until for row, until in opened.items() if until > now}
+        self.holds = {row: (until, None) for row, until in opened.items() if until > now}
 
     def detach(self) -> None:
         """Be on our own from now on."""
@@ -197,9 +198,12 @@ class Link(Fallback):
         return self._gate.run(self._add_breaker, name, settings, record)
 
     def _add_breaker(self, name: str, settings: BreakerSettings, record: bytes) -> int | None:
+        if name in self._numbers:  # another thread was quicker
+            return self._numbers[name]
         row = self._declare(record)
         if row is not None:
             self.breakers[row] = Declared(name, settings)
+            self._numbers[name] = row
             if self.local:
                 self.machine.add(row, name, settings, 0, self.clock())
         return row
@@ -301,8 +305,9 @@ class Link(Fallback):
             due = min(due, self.refused.next_time())
         if outside is not None:
             due = min(due, outside.due)
-        if self.holds and max(self.holds.values()) <= now:
-            self.holds = {}
+        for row in tuple(self.holds):
+            if not self.local and not self.held_until(row, self.board[row], now):
+                self.release(row)
         self.fresh_until = max(due, now + LOOK_MIN_S)
         self._arm(self.queue, now)
         return True

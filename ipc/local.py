@@ -14,10 +14,12 @@ from typing import Final, NamedTuple
 
 from ipc import layout as at
 from ipc.breaker import Breaker, Grant, Observation, Transition
-from ipc.circuit import generation_code
+from ipc.circuit import NEVER, generation_code
 from ipc.ring import NO_EPOCH, Part, slices
 from ipc.vocabulary import FOREVER, BreakerSettings, BreakerState, OutcomeKind, Verb
 
+WHO: Final = "this process"
+"""Who commands a local breaker."""
 PARTY: Final = "self"
 """The one party of a local breaker."""
 LOCAL_MARK: Final = at.PERMITS_BIT
@@ -44,10 +46,16 @@ def on_grid(now: float) -> float:
     return now // STEP_S * STEP_S
 
 
+def _forced_here(breaker: Breaker) -> bool:
+    """True if this process was told to admit nothing; what a supervisor was told it knows itself."""
+    manual = breaker.manual
+    return breaker.state_of() is BreakerState.FORCED_OPEN and manual is not None and manual.who == WHO
+
+
 class LocalMachine:
     """The local breakers of one link, by row; `board` is what admission reads while they decide."""
 
-    __slots__ = ("_breakers", "_chance", "_codes", "_names", "_told", "board", "changes", "states")
+    __slots__ = ("_breakers", "_chance", "_codes", "_names", "_next", "_told", "board", "changes", "states")
 
     def __init__(self, chance: Callable[[], float], board: memoryview[int] | None = None) -> None:
         memory = memoryview(bytearray(8 * at.ROWS)) if board is None else board.cast("B")
@@ -60,6 +68,9 @@ class LocalMachine:
         """The supervisor's generation code that is current while a row is still as it was taken over."""
         self._told: set[int] = set()
         """Rows whose outcomes are told by `observe` alone: what the ring has of them is of before."""
+        self._next = FOREVER
+        """Nothing is due before this, s. While a breaker is told something it is NEVER, and it stays so if an
+        exception comes in between: then all are looked at."""
         self._chance = chance
 
     def add(self, row: int, name: str, settings: BreakerSettings, word: int, now: float) -> None:
@@ -69,6 +80,7 @@ class LocalMachine:
         """
         if row in self._breakers:
             return
+        known, self._next = self._next, NEVER
         state, generation, until, _ = at.unpack_row(word)
         breaker = Breaker(replace(settings, permitted_trials=1), 0.0)
         self._breakers[row], self._names[row] = breaker, name
@@ -78,6 +90,7 @@ class LocalMachine:
             breaker.host.climb(*at.unpack_ramp(word))
         breaker.take_transitions()  # taking over is no change of state
         self._publish(row, breaker)
+        self._next = min(known, breaker.next_time())
 
     def _take_over(self, breaker: Breaker, state: BreakerState, until: float, now: float) -> None:
         """Put a new breaker into the state in which the board left it; the first trials are spread."""
@@ -97,7 +110,13 @@ class LocalMachine:
         self._breakers[row], self._names[row] = breaker, other._names[row]
         self._told.add(row)
         self._publish(row, breaker)
+        self._next = min(self._next, breaker.next_time())
         return True
+
+    def retire(self, row: int, word: int) -> None:
+        """Decide about this row no more; its board shows this word from now on."""
+        self._breakers.pop(row, None)
+        self.board[row] = word
 
     def __contains__(self, row: int) -> bool:
         """Whether it decides about this row."""
@@ -145,33 +164,44 @@ class LocalMachine:
         own = generation_code(breaker.generation)
         if seen.generation == 0 or seen.generation == self._codes.get(row):
             seen = replace(seen, generation=own)
+        known, self._next = self._next, NEVER
         breaker.observe(seen, on_grid(now), self._chance())
         self._settle(row, breaker)
+        self._next = min(known, breaker.next_time())
 
     def advance(self, now: float) -> None:
         """Let time pass: open times, leases and manual states end."""
         now = on_grid(now)
+        if now < self._next:
+            return
+        soonest = FOREVER
         for row, breaker in self._breakers.items():
             if breaker.next_time() <= now:
                 breaker.advance(now, self._chance())
                 self._settle(row, breaker)
+            soonest = min(soonest, breaker.next_time())
+        self._next = soonest
 
     def next_time(self) -> float:
-        """When `advance` has something to do; FOREVER = never."""
-        return min((breaker.next_time() for breaker in self._breakers.values()), default=FOREVER)
+        """When `advance` may have something to do, at the earliest; FOREVER = never."""
+        return self._next
 
     def ask(self, row: int, ask: int, now: float) -> Grant | None:
         """A permit for a trial, or None."""
         breaker = self._breakers[row]
+        known, self._next = self._next, NEVER
         grant = breaker.ask(PARTY, ask, on_grid(now))
         self._settle(row, breaker)
+        self._next = min(known, breaker.next_time())
         return grant
 
     def command(self, row: int, verb: Verb, until: float, reason: str, now: float) -> None:
         """What an operator's verb does; `until` FOREVER = until it is changed."""
         breaker = self._breakers[row]
-        breaker.command(verb, until, "this process", reason, on_grid(now))
+        known, self._next = self._next, NEVER
+        breaker.command(verb, until, WHO, reason, on_grid(now))
         self._settle(row, breaker)
+        self._next = min(known, breaker.next_time())
 
     def failure_count(self, row: int) -> int:
         """Failures since the last success."""
@@ -183,11 +213,11 @@ class LocalMachine:
         return self._breakers[row].generation
 
     def open_until(self) -> dict[int, float]:
-        """The rows that are OPEN and when that ends: kept when a supervisor takes over."""
+        """The rows that admit nothing and when that ends: kept when a supervisor takes over."""
         return {
             row: breaker.until
             for row, breaker in self._breakers.items()
-            if breaker.state_of() is BreakerState.OPEN
+            if breaker.state_of() is BreakerState.OPEN or _forced_here(breaker)
         }
 
     def take_changes(self) -> list[Change]:

@@ -82,6 +82,7 @@ class Orders(Admission):
             self._command_here(verb, for_s, reason)
         else:
             control.ask(path, "command", left, **self._order(verb, for_s, reason))
+            self._link.release(self._row)
 
     async def _command_async(self, verb: Verb, for_s: float | None, reason: str) -> None:
         _check(for_s)
@@ -93,6 +94,7 @@ class Orders(Admission):
             self._command_here(verb, for_s, reason)
         else:
             await ask_async(path, "command", left, **self._order(verb, for_s, reason))
+            self._link.release(self._row)
 
     def _commanded(self) -> str | None:
         """The socket of the supervisor that decides about this breaker; None = this process does."""
@@ -134,8 +136,8 @@ class State:
         if now >= link.fresh_until or not link.page[0]:
             link.look(now)
         state, generation, until, _ = at.unpack_row(link.board[row])
-        held = link.holds.get(row, 0.0)
-        if held > now and not link.decides(row) and state is not BreakerState.FORCED_OPEN:
+        held = link.held_until(row, link.board[row], now)
+        if held and state is not BreakerState.FORCED_OPEN:
             return BreakerState.OPEN, generation, max(held, until)
         return state, generation, until
 

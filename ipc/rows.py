@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from typing import Final
 
 from ipc import layout as at
 from ipc.link import Link
 from ipc.vocabulary import CLASSES_PER_BREAKER, FOREVER, OTHER_CLASS, BreakerSettings, OutcomeKind
+
+TEXT_MAX: Final = 128
+"""Characters of what is declared: names of exception classes, kinds and operations."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -31,18 +35,24 @@ class Row:
     asking_until: float = -FOREVER
     """While this lies ahead a thread of this process is asking, and others are refused, s."""
 
-    def class_index(self, kind: type[BaseException]) -> int | None:
+    def class_index(self, kind: type[BaseException]) -> int:
         """Which tally counts this class; declared on first sight, `other` beyond the limit."""
-        name = kind.__name__
+        name = printable(kind.__name__)
         if name not in self.classes and len(self.classes) >= CLASSES_PER_BREAKER:
             name = OTHER_CLASS
         if name not in self.classes:
-            record = b'"of":%d,"class":%s}' % (self.number, json.dumps(name[:128]).encode())
+            record = b'"of":%d,"class":%s}' % (self.number, json.dumps(name).encode())
             row = self.link.add_class(record)
             if row is None:
-                return None
+                # No row is left: a word of the breaker's own row counts all further classes together.
+                row = self.number
             self.classes.setdefault(name, at.TALLIES * row + OutcomeKind.COUNT)
         return self.classes[name]
+
+
+def printable(text: str) -> str:
+    """The text as it may be declared: short, something, and nothing in it that a terminal would obey."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text[:TEXT_MAX]) or OTHER_CLASS
 
 
 def declaration(name: str, settings: BreakerSettings) -> bytes:

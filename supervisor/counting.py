@@ -100,6 +100,9 @@ class Counting:
             self._take_counter(counter, more, now)
         elif row is not None and row.class_name is not None and index == OutcomeKind.COUNT:
             row.breaker.metrics.take_class(row.class_name, more, now)
+        elif row is not None and row.class_name is None and index == OutcomeKind.COUNT:
+            metrics = row.breaker.metrics
+            metrics.take_class(metrics.class_name(OTHER_CLASS), more, now)
         elif row is None or row.class_name is not None or not row.breaker.metrics.take_tally(index, more):
             self._take_unknown(worker, number, index in KIND_NAMES, more, now)
         elif index in KIND_NAMES:

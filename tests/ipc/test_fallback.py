@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import pytest
 
 from ipc import CircuitBreaker, CircuitOpenError, OutcomeKind
 from ipc import layout as at
 from ipc.client import Client
+from ipc.rows import declaration
 from ipc.segment import Segment
-from ipc.vocabulary import BreakerState
-from tests.ipc.calls import call, fail
+from ipc.testing import Unattached
+from ipc.vocabulary import BreakerSettings, BreakerState
+from tests.ipc.calls import Down, call, fail
 from tests.ipc.fake_supervisor import FakeSupervisor, Worker
 from tests.ipc.waiting import away, eventually
 
@@ -114,6 +117,57 @@ def test_declarations_that_do_not_fit_the_segment_are_decided_here(client: Clien
     for breaker in (breakers[-1], breakers[650]):
         fail(breaker, 3)
         assert isinstance(call(breaker), CircuitOpenError)
+
+
+def test_what_was_opened_alone_ends_by_a_verb(client: Client, supervisor: FakeSupervisor) -> None:
+    """A reset from here, a breaker that the supervisor has moved, one that is disabled; else it holds."""
+    names = ("orders", "mails", "search", "maps")
+    breakers = [CircuitBreaker(name, failure_threshold=2, recovery_timeout=60.0) for name in names]
+    client.untried = False
+    for breaker in breakers:
+        fail(breaker, 2)
+    breakers[3].reset()
+    breakers[3].force_open(None, "moving")
+    assert client.connect(2.0)
+    worker = supervisor.worker()
+    for row in range(4):
+        worker.publish(row, BreakerState.CLOSED, 1)
+    for breaker in breakers:
+        assert isinstance(call(breaker), CircuitOpenError)
+    breakers[0].reset()
+    worker.publish(1, BreakerState.CLOSED, 2)
+    worker.publish(2, BreakerState.DISABLED, 1, time.monotonic() + 60.0)
+    assert [call(breaker) for breaker in breakers[:3]] == [1, 1, 1]
+    assert [breaker.state.is_open for breaker in breakers] == [False, False, False, True]
+    worker.publish(3, BreakerState.CLOSED, 2)
+    assert call(breakers[3]) == 1
+
+
+def test_naming_a_breaker_while_its_call_is_in_flight(unattached: Unattached) -> None:
+    """The old row stays dead, however that call ends: functions of before obey the new one."""
+    breaker = CircuitBreaker(failure_threshold=2, recovery_timeout=60.0)
+    guarded = breaker(lambda: 1)
+    assert guarded() == 1
+
+    def naming() -> None:
+        breaker.name = "named-in-flight"
+        raise Down
+
+    with pytest.raises(Down):
+        breaker(naming)()
+    fail(breaker, 2)
+    unattached.clock.move(1.0)
+    with pytest.raises(CircuitOpenError):
+        guarded()
+
+
+def test_a_row_is_declared_once_whoever_comes_second(unattached: Unattached) -> None:
+    """As two threads do that both found the name unknown."""
+    settings = BreakerSettings()
+    record = declaration("once", settings)
+    rows = {unattached.client.link.add_breaker("once", settings, record) for _ in range(3)}
+    assert len(rows) == 1
+    assert unattached.client.link.rows == 1
 
 
 def test_the_word_of_a_refused_row_admits_in_an_older_client() -> None:
