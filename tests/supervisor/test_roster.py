@@ -8,7 +8,7 @@ import pytest
 
 from ipc.layout import ALONE
 from ipc.vocabulary import BreakerSettings, OutcomeKind, Tally
-from supervisor import catalogue
+from supervisor.catalogue import BREAKERS_EACH
 from supervisor.engine import Engine
 from supervisor.health import _alone
 from supervisor.messages import (
@@ -21,6 +21,7 @@ from supervisor.messages import (
 )
 from supervisor.roster import WORKERS_MAX
 from tests.supervisor.conversation import FAILURE, SUCCESS, Host, nonce, state_name, taken
+from tests.supervisor.crowd import Crowd
 
 QUICK = BreakerSettings(recovery_timeout=1.0, recovery_jitter=0.0, trial_timeout=2.0, successes_to_close=1)
 
@@ -148,18 +149,17 @@ def test_a_name_that_is_none_is_refused(name: str) -> None:
 
 def test_a_full_host_says_whose_breakers_it_has_not_taken() -> None:
     """Health warns while such a worker lives; its tallies and classes are accounted, also after a restart."""
-    host = Host()
-    host.settle_in("a")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(catalogue, "BREAKERS_MAX", 1)
-        host.join("b")
-        assert Publish(nonce("b"), 3, ALONE) in host.declare("b", "billing", row=3)
-        host.declare_class("b", 4, "OSError", breaker_row=3)
+    host = Crowd()
+    host.come("a", 1001, "one")
+    host.fill("a", BREAKERS_EACH)
+    host.come("b", 1001, "two")
+    assert Publish(nonce("b"), 3, ALONE) in host.declare("b", "billing", row=3)
+    host.declare_class("b", 4, "OSError", breaker_row=3)
     again = Engine.from_plain(json.loads(json.dumps(host.engine.to_plain())))
     for engine in (host.engine, again):
         refused = [one for one in _alone(engine) if one.status == "warn"]
         assert [(one.name, one.value) for one in refused] == [("supervisor:alone", 1)]
-        assert "billing of web-b" in refused[0].output
+        assert "billing of b (pid 1001)" in refused[0].output
         assert engine.workers[nonce("b")].refused == {3: "billing", 4: ""}
     tallies = ((3, int(OutcomeKind.FAILURE), 7), (3, int(Tally.REJECTED), 5), (4, int(OutcomeKind.COUNT), 7))
     host.say(OutcomeBatch((taken("b", tallies=tallies),), ()))
