@@ -25,7 +25,7 @@ RIVAL: Final = "supervisor==4.3.0"
 IMPORT_TARGET_S: Final = 0.030
 SHIPPED: Final = (
     *("ipc", "supervisor", "workers", "systemd", "pyproject.toml", "README.md", "LICENSE"),
-    *("memory_config.py", "memory_error_handler.py", "memory_error_handler_integration_example.py"),
+    *("memory_config", "memory_error_handler", "memory_error_handler_integration_example"),
 )
 
 CONFIG: Final = """

@@ -131,11 +131,18 @@ def test_links_lead_somewhere(path: str) -> None:
             assert anchor[1:] in slugs, f"{path}: {anchor}"
 
 
+DOORS = ("memory_config", "memory_error_handler", "memory_error_handler_integration_example")
+"""The names under which the guide imports."""
+
+
 def test_every_package_is_shipped() -> None:
-    """pyproject.toml lists every folder that is a package of the three, and the units as data of one."""
+    """pyproject.toml lists every folder that is a package of the three, the guide's doors, and the units."""
     told = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]
     there = {os.path.dirname(path).replace("/", ".") for path in python_files(*SHIPPED)}
-    assert set(told["packages"]) == there | set(told["package-dir"])
+    assert set(told["packages"]) == there | set(DOORS) | set(told["package-dir"])
+    typed = {name for name, files in told["package-data"].items() if "py.typed" in files}
+    assert typed == {"ipc", "supervisor", "workers", *DOORS}
+    assert all((ROOT / name / "py.typed").exists() for name in typed)
     assert told["package-dir"] == {"supervisor.systemd": "systemd"}
     assert sorted(os.listdir(ROOT / "systemd")) == sorted(units.PLACES)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 def check_packages() -> None:
     """Raises ImportError if `workers` or `ipc` is another package than the one that came with this file."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parent.parent
     for name in ("ipc", "workers"):
         spec = importlib.util.find_spec(name)
         places = [] if spec is None else [Path(place) for place in spec.submodule_search_locations or ()]
