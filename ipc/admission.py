@@ -23,7 +23,7 @@ from ipc.gate import Gate
 from ipc.layout import W_CHANGES
 from ipc.rows import Row
 from ipc.verdict import Verdict
-from ipc.vocabulary import FOREVER, BreakerSettings, BreakerState, OutcomeKind, Tally
+from ipc.vocabulary import FOREVER, BreakerState, OutcomeKind, Tally
 
 _OPEN: Final = int(BreakerState.OPEN)
 _HALF_OPEN: Final = int(BreakerState.HALF_OPEN)
@@ -56,8 +56,7 @@ class Binding(NamedTuple):
 class Admission(Ending):
     """The cold half of a CircuitBreaker. One object per breaker object; the row is what they share."""
 
-    def __init__(self, settings: BreakerSettings, verdict: Verdict, row: Row, client: Client | None) -> None:
-        self.settings = settings
+    def __init__(self, verdict: Verdict, row: Row, client: Client | None) -> None:
         self.verdict = verdict
         self._tell: Callable[..., object] | None = verdict.on_state_change
         self._seen = BreakerState.CLOSED
@@ -94,6 +93,8 @@ class Admission(Ending):
         self._mark = f"_breakerd_{id(row)}"
         """The attribute by which an exception tells when a guard of this breaker put it."""
         self._shared, self._client, self._link, self._row = row, client, row.link, row.number
+        self.settings = row.settings
+        """Those of the first declaration of this name in the process."""
         self.clock = row.link.clock
         self._usual: type[BaseException] | None = None
         """The class of the last failure, if that alone makes it one: the quick path puts the next like it."""

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from ipc import layout as at
 from ipc.blocks import FREE_THREADED
@@ -117,7 +117,7 @@ class Ending:
         if entry.permit is not None and innermost_trial() is entry:
             set_innermost_trial(entry.within)
         link, start = entry.link, entry.start
-        if error is not None and entry.permit is None and self._counted(error, start, end):
+        if error is not None and entry.permit is None and self._counted(error, start):
             return
         kind = self.verdict.kind(error, end - start, self._shared.settings, self._shared.name)
         if bad:
@@ -125,9 +125,11 @@ class Ending:
             kind = OutcomeKind.SLOW_FAILURE if slow else OutcomeKind.FAILURE
         link.put(entry.row, kind, _code(entry.head), entry.permit, start, end)
         failed = kind in FAILURES
+        marks = _attributes(error) if failed and error is not None else {}
+        marks[self._mark] = end
         if start >= link.born:
             if failed and error is not None:
-                self._count_class(type(error))
+                self._count_class(type(error), marks is _attributes(error))
             decides = kind is not OutcomeKind.SUCCESS or entry.permit is not None
             if failed or entry.permit is not None:
                 link.ring()
@@ -138,29 +140,28 @@ class Ending:
         if self._tell is not None:
             self._fire_if_changed()
 
-    def _counted(self, error: BaseException, start: float, end: float) -> bool:
+    def _counted(self, error: BaseException, start: float) -> bool:
         """True if a guard of this breaker inside this call has put this failure already, or its cause.
 
         The mark is the time at which it was put: an object that is raised again later is another failure.
         """
         mark, one, left = self._mark, error, CAUSES_MAX
         while left:
-            if vars(one).get(mark, -1.0) > start:
+            if _attributes(one).get(mark, -1.0) > start:
                 return True
             cause = one.__cause__ or one.__context__
             if cause is None:
                 break
             one, left = cause, left - 1
-        vars(error)[mark] = end
         return False
 
-    def _count_class(self, kind: type[BaseException]) -> None:
+    def _count_class(self, kind: type[BaseException], marked: bool) -> None:
         """One more of this exception class; from now on the quick path may count it."""
         index = self._shared.class_index(kind)
         row, place = divmod(index, at.TALLIES)
         self._shared.link.tally(row, place)
         self._usual = None  # first: the two belong together
-        if self._tell is None and not FREE_THREADED and self.verdict.by_class(kind):
+        if marked and self._tell is None and not FREE_THREADED and self.verdict.by_class(kind):
             self._usual_tally = index
             self._usual = kind
 
@@ -195,6 +196,15 @@ class Ending:
                 self._tell(self, *change)
             except Exception:  # noqa: BLE001 (the callable is the application's)
                 report("on_state_change of breaker %s raised", self._shared.name)
+
+
+def _attributes(error: BaseException) -> dict[str, Any]:
+    """What is kept on an exception; an empty dictionary where its class does not let it be read."""
+    try:
+        attributes: dict[str, Any] = error.__dict__
+    except Exception:  # noqa: BLE001 (an exception's attributes may be anything)
+        return {}
+    return attributes
 
 
 def _code(head: float) -> int:

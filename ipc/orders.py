@@ -29,6 +29,11 @@ class Orders(Admission):
         """A live view of this breaker's state; reading it never blocks."""
         return State(self)
 
+    @property
+    def status(self) -> State:
+        """The same view, for those who read more of it than the state."""
+        return State(self)
+
     def reset(self) -> None:
         """CLOSED, with empty windows and no memory of failed recoveries.
 
@@ -145,6 +150,11 @@ class State:
     def value(self) -> BreakerState:
         """The state."""
         return self._read()[0]
+
+    @property
+    def name(self) -> str:
+        """The state's name, such as "OPEN"."""
+        return self._read()[0].name
 
     @property
     def generation(self) -> int:

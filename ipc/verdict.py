@@ -85,7 +85,11 @@ class Verdict:
     def asked(self, predicate: Callable[[Any], bool], value: Any) -> bool:
         """The predicate's answer; one that raises counts as False, and is logged once."""
         try:
-            return bool(predicate(value))
+            answer = predicate(value)
+            if not hasattr(type(answer), "__await__"):
+                return bool(answer)
+            getattr(answer, "close", bool)()
+            raise TypeError("an awaitable is no answer")
         except Exception:  # noqa: BLE001 (the predicate is the application's)
             if not self.told:
                 self.told.append(predicate)

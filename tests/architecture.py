@@ -198,6 +198,7 @@ CLOCKS: Final[dict[str, str]] = {
 
 BOUNDARIES: Final[dict[str, str]] = {
     "ipc/ending.py:Ending._fire": "what the application's on_state_change raises is logged",
+    "ipc/ending.py:_attributes": "an exception whose attributes cannot be read keeps no mark",
     "ipc/verdict.py:Verdict.asked": "an application's predicate that raises counts as False",
     "workers/classify.py:_attribute": "a property of somebody's exception may raise anything",
     "workers/classify.py:_text": "an exception whose `__str__` raises says nothing",

@@ -172,3 +172,39 @@ def test_opening_again_soon_lengthens_the_open_time(unattached: Unattached) -> N
     unattached.clock.move(3600)
     fail(breaker, 1)
     assert round(breaker.state.retry_after_s) == 30
+
+
+class Closed(Exception):
+    """One whose attributes cannot be read."""
+
+    def __getattribute__(self, name: str) -> Any:
+        """Refuse."""
+        if name == "__dict__":
+            raise RuntimeError(name)
+        return super().__getattribute__(name)
+
+
+def test_exceptions_whose_attributes_raise_are_counted(unattached: Unattached) -> None:
+    """What came out of the call is what comes out of the guard, and it counts."""
+    breaker = CircuitBreaker("odd", failure_threshold=3)
+    for _ in range(3):
+        assert isinstance(call(breaker, Closed()), Closed)
+    assert breaker.state == OPEN
+    assert (breaker.status.name, breaker.status.value) == ("OPEN", OPEN)
+
+
+def test_second_declaration_shows_what_is_in_force() -> None:
+    """Two objects of one name have the settings of the first."""
+    first = CircuitBreaker("twice", failure_threshold=7)
+    assert CircuitBreaker("twice", failure_threshold=3).settings == first.settings
+
+
+def test_predicate_that_gives_an_awaitable_says_no() -> None:
+    """A coroutine is truthy, and would make a failure of everything."""
+
+    async def later() -> bool:
+        return False
+
+    breaker = CircuitBreaker("late", failure_threshold=1, is_failure_result=lambda _: later())
+    assert call(breaker) == 1
+    assert not breaker.state.is_open
