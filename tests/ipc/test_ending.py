@@ -205,6 +205,9 @@ def test_predicate_that_gives_an_awaitable_says_no() -> None:
     async def later() -> bool:
         return False
 
-    breaker = CircuitBreaker("late", failure_threshold=1, is_failure_result=lambda _: later())
+    def asks(_: Any) -> Any:
+        return later()
+
+    breaker = CircuitBreaker("late", failure_threshold=1, is_failure_result=asks)
     assert call(breaker) == 1
     assert not breaker.state.is_open
