@@ -25,6 +25,7 @@ from supervisor.messages import (
     CounterDeclared,
     DaemonStarted,
     Effect,
+    Forget,
     Judged,
     Message,
     OutcomeBatch,
@@ -113,7 +114,7 @@ JOINED: Final = st.builds(
     WORKERS,
     st.just(7),
     st.integers(0, 2),
-    st.just(500),
+    st.sampled_from((500, 501, 0)),
     *map(st.just, ("app", "web", "app", "0.1.0")),
 )
 COMMANDS: Final = st.builds(
@@ -161,6 +162,7 @@ MESSAGES: Final[st.SearchStrategy[Message]] = st.one_of(
     COMMANDS,
     st.builds(WorkerLeft, WORKERS, st.booleans()),
     st.builds(WorkerForgotten, WORKERS),
+    st.builds(Forget, st.sampled_from(("", "", "app/database", "app/cache")), st.just(0), st.just("root")),
     st.builds(WorkerQuarantined, WORKERS, st.just("garbage")),
     st.builds(Configured, st.lists(TABLES, max_size=2, unique_by=lambda one: one[0]).map(tuple)),
     st.builds(DaemonStarted, st.integers(1, 3), st.sampled_from((7, 7, 7, 8)), st.just(())),
