@@ -167,7 +167,7 @@ MESSAGES: Final[st.SearchStrategy[Message]] = st.one_of(
     st.builds(Configured, st.lists(TABLES, max_size=2, unique_by=lambda one: one[0]).map(tuple)),
     st.builds(DaemonStarted, st.integers(1, 3), st.sampled_from((7, 7, 7, 8)), st.just(())),
 )
-PAUSES: Final = st.sampled_from((0.0, 0.0, 0.01, 0.3, 1.0, 12.0))
+PAUSES: Final = st.sampled_from((0.0, 0.0, 0.01, 0.3, 1.0, 12.0) * 3 + (90_000.0,))
 STORIES: Final = st.lists(st.builds(Said, MESSAGES, PAUSES, st.floats(0.0, 0.999)), min_size=12, max_size=40)
 
 

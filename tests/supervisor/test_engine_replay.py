@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from supervisor.engine import Engine
 from supervisor.messages import Effect, from_plain, to_plain
+from supervisor.metrics import BreakerMetrics
 from tests.supervisor.stories import BEGINNINGS, STORIES, WHOLE, Said, live
 
 
@@ -65,14 +66,22 @@ def test_what_is_published_is_always_the_present_word(story: list[Said]) -> None
 @settings(max_examples=100, deadline=None)
 @given(WHOLE)
 def test_counts_never_go_down(story: list[Said]) -> None:
-    """Whoever joins, leaves or scribbles: no total is ever smaller than it was."""
+    """Whoever joins, leaves, scribbles or forgets: no count and no total is ever smaller."""
     engine = Engine()
-    before: dict[str, list[int]] = {}
+    before: dict[int, list[int]] = {}
     for _ in live(engine, story, 100.0):
-        for name, breaker in engine.catalogue.named.items():
-            counted = [*breaker.metrics.outcomes, *breaker.metrics.tallies, *breaker.metrics.durations]
-            assert all(map(int.__ge__, counted, before.get(name, [0] * len(counted))))
-            before[name] = counted
+        total = _counted(engine.catalogue.forgotten)
+        for number, breaker in engine.catalogue.by_number.items():
+            counted = _counted(breaker.metrics)
+            assert all(map(int.__ge__, counted, before.get(number, [0] * len(counted))))
+            before[number] = counted
+            total = list(map(int.__add__, total, counted))
+        assert all(map(int.__ge__, total, before.get(-1, [0] * len(total))))
+        before[-1] = total
+
+
+def _counted(metrics: BreakerMetrics) -> list[int]:
+    return [*metrics.outcomes, *metrics.tallies, *metrics.durations]
 
 
 @settings(max_examples=100, deadline=None)
