@@ -293,7 +293,7 @@ class Connections:
             [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         )
         try:
-            sent = connection.socket.sendmsg([data], rights)
+            sent = connection.socket.sendmsg([data], rights, socket.MSG_NOSIGNAL)
         except (BlockingIOError, InterruptedError):
             sent = 0
             if descriptors:
@@ -314,7 +314,7 @@ class Connections:
 
     def _writable(self, connection: _Connection) -> None:
         try:
-            sent = connection.socket.send(connection.out)
+            sent = connection.socket.send(connection.out, socket.MSG_NOSIGNAL)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -357,4 +357,4 @@ def _say_busy(accepted: socket.socket, text: str) -> None:
     """One error frame to somebody who is not let in, then the end."""
     with accepted, contextlib.suppress(OSError):
         accepted.setblocking(False)
-        accepted.send(wire.error(0, "busy", text))
+        accepted.send(wire.error(0, "busy", text), socket.MSG_NOSIGNAL)

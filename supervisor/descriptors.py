@@ -150,7 +150,7 @@ def send(channel: socket.socket, data: bytes, numbers: tuple[int, ...] = ()) -> 
     """Send one message; False = the receiver's queue is full or it is gone, nothing was sent."""
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", numbers))] if numbers else []
     try:
-        channel.sendmsg([data], rights)
+        channel.sendmsg([data], rights, socket.MSG_NOSIGNAL)
     except OSError:
         return False
     return True

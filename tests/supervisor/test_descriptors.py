@@ -98,3 +98,18 @@ def test_identity_and_life_of_a_process() -> None:
     assert descriptors.pid_of(pidfd) == -1
     assert [descriptors.is_pidfd(number) for number in (pidfd, 0, -1)] == [True, False, False]
     os.close(pidfd)
+
+
+def test_a_receiver_that_is_gone_ends_nobody() -> None:
+    """Also where SIGPIPE ends a process, sending to a closed channel says False."""
+    program = """
+import signal, socket
+from supervisor import descriptors
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+for kind in (socket.SOCK_SEQPACKET, socket.SOCK_STREAM):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    theirs.close()
+    assert descriptors.send(ours, b"anybody?") is False
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
