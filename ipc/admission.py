@@ -78,11 +78,14 @@ class Admission(Ending):
         self._bind(row, client)
         old_link.retire(old_row, NO_STATE)
 
-    def bind_slowly(self, binding: Binding) -> Binding:
-        """Belong to something else from now on, every call going the slow way; gives what was before."""
+    def bind_slowly(self, binding: Binding, adopts: bool = False) -> Binding:
+        """Belong to something else from now on, every call going the slow way; gives what was before.
+
+        With `adopts` only those go the slow way whose functions were decorated while it belonged elsewhere.
+        """
         before = Binding(self._shared, self._client)
         self._moved = True
-        self._adopts = False
+        self._adopts = adopts
         self._seen = BreakerState.CLOSED
         self._bind(binding.row, binding.client)
         return before

@@ -315,13 +315,13 @@ def breakers_of_this_process() -> list[CircuitBreaker]:
     return list(_living)
 
 
-def rebind(breaker: CircuitBreaker, client: Client) -> Binding:
+def rebind(breaker: CircuitBreaker, client: Client, adopts: bool = False) -> Binding:
     """Let a breaker start afresh as one of `client`; gives what it belonged to. For tests."""
     name = breaker.name
     row = client.row(name, breaker.settings) if name else None
     if row is None:
-        return breaker.bind_slowly(Binding(client.row_alone(name, breaker.settings), None))
-    return breaker.bind_slowly(Binding(row, client))
+        return breaker.bind_slowly(Binding(client.row_alone(name, breaker.settings), None), adopts)
+    return breaker.bind_slowly(Binding(row, client), adopts)
 
 
 def make(

@@ -7,18 +7,21 @@
         unattached.clock.move(30.0)
 
 Every breaker that exists is bound to the fresh registry for the length of the test, and back afterwards,
-also those that were made at import. Neighbours: `guard`, `client`. Needs pytest, as nothing else here does.
+also those that were made at import. One that a test makes goes on afterwards, closed, on the real clock.
+Neighbours: `guard`, `client`. Needs pytest, as nothing else here does.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from typing import Final
 
 import pytest
 
+from ipc.admission import NO_STATE
 from ipc.client import Client
-from ipc.guard import breakers_of_this_process, rebind
+from ipc.guard import CircuitBreaker, breakers_of_this_process, rebind
 from ipc.process import set_default
 
 START_S: Final = 1_000_000.0
@@ -49,6 +52,10 @@ class Unattached:
         self.client = Client("off", clock=self.clock, chance=_no_chance)
 
 
+_homes: Final[weakref.WeakKeyDictionary[CircuitBreaker, Client]] = weakref.WeakKeyDictionary()
+"""Where breakers belong that were made during a test."""
+
+
 def _no_chance() -> float:
     """No jitter: open times are exactly what the settings say."""
     return 0.0
@@ -59,10 +66,29 @@ def unattached() -> Iterator[Unattached]:
     """Breakers without a supervisor, in their first state, on a clock that the test moves."""
     given = Unattached()
     before = set_default(given.client)
-    # What earlier tests made and something still holds must not declare its names here.
-    living = [one for one in breakers_of_this_process() if not isinstance(one.clock, MovableClock)]
-    bindings = [(breaker, rebind(breaker, given.client)) for breaker in living]
+    living = breakers_of_this_process()
+    stand_ins: dict[Client, Client] = {}
+    bindings = []
+    for breaker in living:
+        home, client = _homes.get(breaker), given.client
+        if home is not None:
+            # What an earlier test made shares its state as before, and declares no name here.
+            client = stand_ins.setdefault(home, Client("off", clock=given.clock, chance=_no_chance))
+        bindings.append((breaker, rebind(breaker, client)))
     yield given
     set_default(before)
     for breaker, binding in bindings:
-        breaker.bind_slowly(binding)
+        breaker.bind_slowly(binding, adopts=True)
+    _bring_home([one for one in breakers_of_this_process() if one not in set(living)])
+    link = given.client.link
+    for row in tuple(link.breakers):
+        link.retire(row, NO_STATE)
+
+
+def _bring_home(made: list[CircuitBreaker]) -> None:
+    """What a test made, such as the first import of a module, lives on, closed, on the real clock."""
+    home = Client("off") if made else None
+    for breaker in made:
+        if home is not None:
+            rebind(breaker, home, adopts=True)
+            _homes[breaker] = home
