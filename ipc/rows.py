@@ -45,7 +45,7 @@ class Row:
             row = self.link.add_class(record)
             if row is None:
                 # No row is left: a word of the breaker's own row counts all further classes together.
-                row = self.number
+                name, row = OTHER_CLASS, self.number
             self.classes.setdefault(name, at.TALLIES * row + OutcomeKind.COUNT)
         return self.classes[name]
 

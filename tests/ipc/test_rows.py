@@ -57,3 +57,4 @@ def test_classes_beyond_the_rows_of_a_process_are_counted_together(
     for number in range(3):
         call(breaker, raises=type(f"Odd{number}", (Exception,), {})())
     assert supervisor.worker().tally(0, OutcomeKind.COUNT) == 3
+    assert list(breaker._shared.classes) == ["other"]
