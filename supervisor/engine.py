@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ipc.breaker import Observation, Transition
+from ipc.layout import ALONE
 from ipc.vocabulary import OutcomeKind, Verb
 from supervisor.catalogue import Catalogue
 from supervisor.chronicle import Chronicle
@@ -287,6 +288,11 @@ class Engine:
             for breaker in self.catalogue.numbered
             for (nonce, row), word in breaker.shown.items()
             if worker is None or nonce == worker
+        ] + [
+            Publish(one.nonce, row, ALONE)
+            for one in self.workers.values()
+            for row, name in one.refused.items()
+            if name and worker in (None, one.nonce)
         ]
 
     def reading(self, worker: str) -> ReadFrom:

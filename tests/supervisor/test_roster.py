@@ -161,6 +161,8 @@ def test_a_full_host_says_whose_breakers_it_has_not_taken() -> None:
         assert [(one.name, one.value) for one in refused] == [("supervisor:alone", 1)]
         assert "billing of b (pid 1001)" in refused[0].output
         assert engine.workers[nonce("b")].refused == {3: "billing", 4: ""}
+        # A daemon that begins says it again: the one before may have ended before it did.
+        assert engine.publications(nonce("b")) == [Publish(nonce("b"), 3, ALONE)]
     tallies = ((3, int(OutcomeKind.FAILURE), 7), (3, int(Tally.REJECTED), 5), (4, int(OutcomeKind.COUNT), 7))
     host.say(OutcomeBatch((taken("b", tallies=tallies),), ()))
     lost = host.engine.counting.lost
