@@ -56,7 +56,8 @@ class Binding(NamedTuple):
 class Admission(Ending):
     """The cold half of a CircuitBreaker. One object per breaker object; the row is what they share."""
 
-    def __init__(self, verdict: Verdict, row: Row, client: Client | None) -> None:
+    def __init__(self, settings: BreakerSettings, verdict: Verdict, row: Row, client: Client | None) -> None:
+        self.settings = settings
         self.verdict = verdict
         self._tell: Callable[..., object] | None = verdict.on_state_change
         self._seen = BreakerState.CLOSED
@@ -96,8 +97,6 @@ class Admission(Ending):
         self._mark = f"_breakerd_{id(row)}"
         """The attribute by which an exception tells when a guard of this breaker put it."""
         self._shared, self._client, self._link, self._row = row, client, row.link, row.number
-        self.settings = row.settings
-        """Those of the first declaration of this name in the process."""
         self.clock = row.link.clock
         self._usual: type[BaseException] | None = None
         """The class of the last failure, if that alone makes it one: the quick path puts the next like it."""

@@ -99,7 +99,7 @@ class CircuitBreaker(Enterable):
             client = client or default_client()
             row = client.row(check_name(name), settings)
         client = client if row else None
-        super().__init__(verdict, row or default_client().row_alone(name or "", settings), client)
+        super().__init__(settings, verdict, row or default_client().row_alone(name or "", settings), client)
 
     @property
     def name(self) -> str:

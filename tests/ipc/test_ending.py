@@ -193,12 +193,6 @@ def test_exceptions_whose_attributes_raise_are_counted(unattached: Unattached) -
     assert (breaker.status.name, breaker.status.value) == ("OPEN", OPEN)
 
 
-def test_second_declaration_shows_what_is_in_force() -> None:
-    """Two objects of one name have the settings of the first."""
-    first = CircuitBreaker("twice", failure_threshold=7)
-    assert CircuitBreaker("twice", failure_threshold=3).settings == first.settings
-
-
 def test_predicate_that_gives_an_awaitable_says_no() -> None:
     """A coroutine is truthy, and would make a failure of everything."""
 
