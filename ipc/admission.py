@@ -23,7 +23,7 @@ from ipc.gate import Gate
 from ipc.layout import W_CHANGES
 from ipc.rows import Row
 from ipc.verdict import Verdict
-from ipc.vocabulary import FOREVER, BreakerState, OutcomeKind, Tally
+from ipc.vocabulary import FOREVER, BreakerSettings, BreakerState, OutcomeKind, Tally
 
 _OPEN: Final = int(BreakerState.OPEN)
 _HALF_OPEN: Final = int(BreakerState.HALF_OPEN)
