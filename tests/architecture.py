@@ -201,6 +201,7 @@ BOUNDARIES: Final[dict[str, str]] = {
     "ipc/ending.py:_attributes": "an exception whose attributes cannot be read keeps no mark",
     "ipc/verdict.py:Verdict.asked": "an application's predicate that raises counts as False",
     "workers/classify.py:_attribute": "a property of somebody's exception may raise anything",
+    "workers/memory/group_commit.py:GroupCommit._commit_all": "each ticket is told what is wrong with it",
     "workers/classify.py:_text": "an exception whose `__str__` raises says nothing",
     "workers/redact.py:describe": "an exception whose `__str__` raises says nothing",
     "workers/decorate.py:_handled.handled": "handling errors is what was asked for",

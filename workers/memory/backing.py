@@ -23,7 +23,7 @@ from workers.memory.config import MemoryConfig
 from workers.memory.epochs import EPOCHS, Epochs
 from workers.memory.locks import KeyLocks
 from workers.memory.records import Conversation, Deletion, StoreOutcome, StoreResult
-from workers.memory.replay import Replayer
+from workers.memory.replay import REFUSED, Replayer
 from workers.memory.replay_thread import ReplayThread
 from workers.memory.spool import Spool
 from workers.memory.spooled import erasure_of, micros, record_of
@@ -34,8 +34,10 @@ FLIGHTS: Final = "flights.lock"
 PASSING: Final = RetrySettings(base_s=0.02, wait_max_s=0.2, deadline_s=2.0)
 """How long a transaction that lost against another one is tried again."""
 RETRIES_MAX: Final = 3
-REFUSED: Final = ("sqlstate 22", "sqlstate 23", "sqlite CONSTRAINT", "sqlite MISMATCH", "sqlite TOOBIG")
-"""What a database says of a value that it will never take."""
+BLOCKED_S: Final = 10.0
+"""Replay that reaches no database for longer is a fault that somebody must mend."""
+OLDEST_S: Final = 300.0
+"""So is a record that has waited longer: whoever should replay it does not."""
 FLUSH_S: Final = 10.0
 OF_A_LAYER: Final = re.compile(r"memory\.[0-9a-f]{16}\.(database|cache)")
 """A breaker's name that was made of a database or a cache."""
@@ -185,6 +187,8 @@ class Backing:
     def health(self) -> dict[str, Any]:
         """The handler's report, and what spool and replay do; no dependency is asked. Reads the disk.
 
+        Not healthy either: records set aside, a replay that is blocked, a record that has waited too long.
+
         `managed`: another process is there only to replay; what it did is in its log, not here.
         """
         report = self.handler.get_health_report()
@@ -193,6 +197,8 @@ class Backing:
         used, oldest = spool.views.used_bytes(), spool.views.oldest()
         incidents = spool.incidents
         takes = used < spool.max_bytes and not incidents.refusing
+        oldest_s = None if oldest is None else max(0.0, self.wall() - oldest / 1e6)
+        blocked_s = self.replayer.blocked_s
         report["memory"] = {
             "spool": {
                 "takes_writes": takes,
@@ -200,7 +206,7 @@ class Backing:
                 "quarantined": quarantined,
                 "bytes": used,
                 "bytes_max": spool.max_bytes,
-                "oldest_s": None if oldest is None else max(0.0, self.wall() - oldest / 1e6),
+                "oldest_s": oldest_s,
                 "tails_cut": incidents.tails_cut,
                 "damaged_files": len(spool.views.damaged()),
                 "unreadable_files": dict(spool.views.unreadable),
@@ -213,6 +219,7 @@ class Backing:
                 "quarantined": totals.quarantined,
                 "rate_per_s": self.replayer.rate_per_s,
                 "eta_s": pending / self.replayer.rate_per_s,
+                "blocked_s": blocked_s,
                 "last_error": totals.last_error,
             },
             "cache": {
@@ -221,7 +228,8 @@ class Backing:
                 "last_error": self.epochs.error,
             },
         }
-        report["is_healthy"] = bool(report["is_healthy"] and takes)
+        arrives = not quarantined and blocked_s <= BLOCKED_S and (oldest_s or 0.0) <= OLDEST_S
+        report["is_healthy"] = bool(report["is_healthy"] and takes and arrives)
         return report
 
     def release_quarantine(self) -> int:

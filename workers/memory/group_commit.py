@@ -75,7 +75,7 @@ class GroupCommit(Generic[T]):
         while not ticket.settled:
             self._gather()
             batch = self._batch()
-            self._commit(batch)
+            self._commit_all(batch)
             with self._gate:
                 for one in batch:
                     if one in self._queue:  # else its thread was interrupted, and is gone
@@ -85,6 +85,21 @@ class GroupCommit(Generic[T]):
             for one in batch:
                 if one is not ticket:
                     one.turn.release()
+
+    def _commit_all(self, batch: list[Ticket[T]]) -> None:
+        """Commit together; if that raises, each alone, so that one thread's records are nobody else's error.
+
+        What was put before it raised is put again: the same record twice is one.
+        """
+        try:
+            self._commit(batch)
+        except Exception:  # noqa: BLE001 (told by the tickets below)
+            for one in batch:
+                one.error = None
+                try:
+                    self._commit([one])
+                except Exception as error:  # noqa: BLE001 (its own thread raises it)
+                    one.error = error
 
     def _gather(self) -> None:
         expected = self._woken

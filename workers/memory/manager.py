@@ -33,6 +33,7 @@ from workers.memory.records import (
     StoreResult,
     ToolCall,
     ToolStatistics,
+    check_user,
     to_plain,
 )
 from workers.memory.redis_cache import RedisCache
@@ -124,9 +125,11 @@ class EnhancedMemoryLayerManager:
     def retrieve_context_safe(self, query: str, user_id: str, limit: int = 10) -> list[Found]:
         """What the user and the agents said that fits the query, best first; [] if nothing can be had.
 
-        Any text is a valid query. Each result tells where it came from, and how old it is if from a cache.
+        Any text is a valid query; what can be no user's id raises RecordError. Each result tells where it
+        came from, and how old it is if from a cache.
         """
         self._backing.check_open()
+        check_user(user_id)
         # The spool first: what leaves it meanwhile is in the database by then.
         spooled = self._spooled(user_id)
         field = recall.search_field(query, limit)
@@ -144,6 +147,7 @@ class EnhancedMemoryLayerManager:
         While the database fails, what the cache and the spool have. Raises RecordError for no id.
         """
         self._backing.check_open()
+        check_user(user_id)
         spooled = self._spooled(user_id)
         field = recall.history_field(limit, check(before))
         found = self._recall(
@@ -158,6 +162,8 @@ class EnhancedMemoryLayerManager:
     def tool_statistics(self, user_id: str | None = None) -> list[ToolStatistics]:
         """What each tool did, of one user or of all. Raises what the database raises: half is no answer."""
         self._backing.check_open()
+        if user_id is not None:
+            check_user(user_id)
         if user_id is None:
             spooled = waiting(self._backing.spool)
         elif (spooled := self._spooled(user_id)).erased_at is not None:
@@ -177,6 +183,7 @@ class EnhancedMemoryLayerManager:
         Raises what the database raises, in the middle of it if need be: no end that is none.
         """
         self._backing.check_open()
+        check_user(user_id)
         spooled = self._spooled(user_id)
         left = list(spooled.conversations)
         for one in self._exported(user_id):
@@ -216,6 +223,7 @@ class EnhancedMemoryLayerManager:
         once, and it is completed when database and cache are back. What is said from now on is kept.
         """
         self._backing.check_open()
+        check_user(user_id)
         at = utc_now()
         try:
             self._backing.database.call(self._store.erase, user_id, at)

@@ -42,6 +42,11 @@ def _text(key: str, value: object, chars_max: int, chars_min: int = 0) -> None:
             raise RecordError(f"{key}: must not contain half surrogate pairs") from None
 
 
+def check_user(user_id: object) -> None:
+    """Refuse what can be no user's id, in every verb alike. Raises RecordError."""
+    _text("user_id", user_id, USER_ID_CHARS_MAX, 1)
+
+
 @dataclass(frozen=True, slots=True)
 class ToolCall:
     """One call of a tool."""
@@ -81,7 +86,7 @@ class Conversation:
         """Refuse what cannot be stored."""
         if not VALID.fullmatch(self.id):
             raise RecordError("id: must be a UUID in lower case with hyphens")
-        _text("user_id", self.user_id, USER_ID_CHARS_MAX, 1)
+        check_user(self.user_id)
         _text("user_message", self.user_message, TEXT_CHARS_MAX)
         _text("bot_response", self.bot_response, TEXT_CHARS_MAX)
         if len(self.tools_used) > TOOLS_MAX or len(self.tool_calls) > TOOLS_MAX:

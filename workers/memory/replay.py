@@ -19,7 +19,7 @@ from typing import Final, Protocol
 from ipc import CircuitBreaker, CircuitOpenError
 from workers.classify import Classification, classify
 from workers.errors import CacheValueError, ErasureIncomplete, RecordError, SchemaError, SpoolError
-from workers.kinds import ErrorType, Origin
+from workers.kinds import ErrorType
 from workers.memory.leases import MANAGED, Lease, MovingLock
 from workers.memory.records import Conversation
 from workers.memory.spool import Spool
@@ -57,6 +57,8 @@ class Words(Protocol):
 
     def erased(self, user_id: str) -> None:
         """This user was erased."""
+REFUSED: Final = ("sqlstate 22", "sqlstate 23", "sqlite CONSTRAINT", "sqlite MISMATCH", "sqlite TOOBIG")
+"""What a database says of a value that it will never take."""
 
 
 class Eraser(Protocol):
@@ -118,6 +120,8 @@ class Replayer:
     ) -> None:
         self.spool, self.store, self.guard = spool, store, guard
         self.rate_per_s = rate_per_s
+        self._blocked_at: float | None = None
+        """Since when the database takes nothing, s of the clock; None = it does."""
         self.totals = Totals()
         self.cache: Eraser | None = None
         self.epochs: Words | None = None
@@ -175,8 +179,9 @@ class Replayer:
             wait_s, blocked = 0.0, ""
             try:
                 self._replay(self._due(now))
-                self._back_off_s = BACK_OFF_S
+                self._back_off_s, self._blocked_at = BACK_OFF_S, None
             except _Blocked as stop:
+                self._blocked_at = now if self._blocked_at is None else self._blocked_at
                 wait_s, blocked = stop.wait_s, "database"
             except SpoolError as error:
                 self.totals.last_error = str(error)
@@ -186,6 +191,11 @@ class Replayer:
             return Progress(
                 done, self.totals.quarantined - before[1], max(0.0, self._next - self._clock()), blocked
             )
+
+    @property
+    def blocked_s(self) -> float:
+        """For how long the database has taken nothing from this process's replay, s; 0.0 = it does."""
+        return 0.0 if self._blocked_at is None else max(0.0, self._clock() - self._blocked_at)
 
     def _due(self, now: float) -> list[SpoolRecord]:
         """The next batch, without what is deferred."""
@@ -228,8 +238,11 @@ class Replayer:
                 return
             record = run[0][0]
             self._attempts[record.id] = self._attempts.get(record.id, 0) + 1
-            if found.origin is not Origin.CALLER and self._attempts[record.id] < ATTEMPTS_MAX:
-                raise _Blocked(self._longer()) from error
+            if not _value_fault(error, found):
+                if self._attempts[record.id] < ATTEMPTS_MAX:
+                    raise _Blocked(self._longer()) from error
+                self._defer(record, error)  # nobody knows why: the others need not wait for it
+                return
             self._set_aside(record, f"{found.code}: {self.totals.last_error}")
 
     def _store(self, run: Sequence[tuple[SpoolRecord, Conversation]]) -> None:
@@ -294,6 +307,9 @@ def _own_fault(error: Exception, found: Classification) -> bool:
     """Whether a record, and not the state of the database, may be to blame."""
     if isinstance(error, SchemaError | ErasureIncomplete | TimeoutError):
         return False
-    if isinstance(error, RecordError) or found.origin is Origin.CALLER:
-        return True
-    return found.code == "unknown"
+    return _value_fault(error, found) or found.code == "unknown"
+
+
+def _value_fault(error: Exception, found: Classification) -> bool:
+    """Whether the database will never take this value: the one reason to set a record aside."""
+    return isinstance(error, RecordError) or found.code.startswith(REFUSED)

@@ -7,11 +7,12 @@ import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from workers.errors import ClosedError
+from workers.errors import ClosedError, RecordError
 from workers.memory.config import MemoryConfig
 from workers.memory.manager import EnhancedMemoryLayerManager
 from workers.memory.records import Conversation, Deletion, Source, StoreOutcome, ToolCall
@@ -287,3 +288,18 @@ def test_a_closed_manager_says_so(memory: Memory) -> None:
     memory.manager.close()
     with pytest.raises(ClosedError):
         memory.say("too late")
+
+
+@pytest.mark.parametrize("odd", ["\udc80 half a pair", "nul\0inside", "", "x" * 5_000, 42, None])
+def test_no_verb_takes_what_can_be_no_users_id(config: MemoryConfig, odd: Any) -> None:
+    """Each verb says so at once, whether anything waits in the spool or not; a store is rejected."""
+    with EnhancedMemoryLayerManager(config) as manager:
+        assert not manager.store_conversation_safe(odd, "question", "answer")
+        for verb in (
+            lambda: manager.retrieve_context_safe("question", odd),
+            lambda: manager.history(odd),
+            lambda: list(manager.export_user(odd)),
+            lambda: manager.delete_user(odd),
+        ):
+            with pytest.raises(RecordError, match="user_id"):
+                verb()
