@@ -238,7 +238,7 @@ def ask(path: str, verb: str, timeout: float, **fields: Any) -> Any:
     deadline = time.monotonic() + timeout
     exchange = Exchange(path)
     try:
-        exchange.send(verb, **fields)
+        exchange.send(verb, until=deadline, **fields)
         while True:
             if not wait_readable(exchange.connection, deadline - time.monotonic()):
                 raise no_answer(path, timeout)

@@ -28,7 +28,7 @@ async def ask_async(path: str, verb: str, timeout: float, **fields: Any) -> Any:
         return ask(path, verb, timeout, **fields)
     exchange = Exchange(path)
     try:
-        exchange.send(verb, **fields)
+        exchange.send(verb, until=deadline, **fields)
         while await readable(loop, exchange.connection, deadline - time.monotonic()):
             if exchange.receive():
                 return exchange.value()

@@ -93,6 +93,10 @@ class Attachments:
         """The worker with this nonce, if its segment is here."""
         return self._live.get(worker)
 
+    def all(self) -> list[Attached]:
+        """Every worker whose segment is here."""
+        return list(self._live.values())
+
     def stored(self, worker: str) -> None:
         """The nursery says that systemd has this worker's descriptors."""
         self._stored.add(worker)

@@ -88,7 +88,7 @@ def _ramp(breaker: HostBreaker, now: float) -> dict[str, float] | None:
 def _isolated(engine: Engine, breaker: HostBreaker, party: str, now: float) -> dict[str, Any]:
     worker = engine.workers.get(party)
     return {
-        "worker": party,
+        "id": party[:8],
         "name": worker.name if worker is not None else "",
         "pid": worker.pid if worker is not None else 0,
         "state": breaker.breaker.state_of(party).name,

@@ -16,30 +16,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from ipc.layout import ROWS
-from supervisor import views
 from supervisor.actor import Stage
-from supervisor.commanders import may_command
+from supervisor.commanders import Impersonations, account_of, check_commander, may_command, query_for
 from supervisor.commands import full_name, read_command, read_forget
-from supervisor.connections import Connections, Peer, Request
-from supervisor.descriptors import close_all
-from supervisor.errors import BadRequest
-from supervisor.facts import Facts
+from supervisor.connections import Connections, Request
+from supervisor.control_messages import Greet, Resolved, Stored, Sweep, Turn
+from supervisor.descriptor_closer import Discard, close_now
+from supervisor.errors import BadRequest, CommandDenied, RequestRefused
 from supervisor.figures import Measured, Wanted
-from supervisor.hello import Greeter, HelloRefused, Joining, Welcome, user_name
+from supervisor.hello import Greeter, HelloRefused, Joining, Welcome
 from supervisor.managed import VERBS, Order
-from supervisor.messages import Command, Forget, Message, PermitAsked, PermitReturned, Refused
+from supervisor.messages import Command, Forget, Message, PermitAsked, PermitReturned, Refused, WorkerLeft
 from supervisor.mind import Mind, Tell, Told
 from supervisor.probes import ProbeNow
 from supervisor.refusals import Refusals
 from supervisor.reload import Asked
+from supervisor.request_parsing import read_permit
 from supervisor.settings import SupervisorSettings
+from supervisor.user_database import Account, UserDatabase
+from supervisor.view_server import ViewServer
 
 log = logging.getLogger("breakerd.control")
 
 SAVED_TICKETS_S: Final = 5.0
 """A request that the mind never answered (it had to start anew) is refused after this long."""
-ASK_END: Final = 1 << 53
 SLEEP_MAX_S: Final = 10.0
 HELLOS_MAX: Final = 4096
 """Hellos that wait; beyond it one is refused, and said again later."""
@@ -47,31 +47,6 @@ HELLOS_PER_TURN: Final = 8
 """Hellos carried out in one turn of the loop: a segment costs half a millisecond, and whoever else asks
 never waits behind a thousand workers that start at once."""
 TEST_VERBS_VARIABLE: Final = "BREAKERD_TEST_VERBS"
-
-
-class RequestRefused(Exception):
-    """This request cannot be carried out; `code` is a fixed short word."""
-
-    def __init__(self, code: str, text: str) -> None:
-        super().__init__(text)
-        self.code = code
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """A few times a second."""
-
-
-@dataclass(frozen=True, slots=True)
-class Greet:
-    """Carry out some of the hellos that wait."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """Systemd's store has this worker's descriptors."""
-
-    worker: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +60,7 @@ class _Waiting:
 
 
 class ControlServer:
-    """Owns what is being answered; `facts` tells what the engine cannot know."""
+    """Owns what is being answered."""
 
     name = "control"
 
@@ -94,7 +69,6 @@ class ControlServer:
         mind: Mind,
         greeter: Greeter,
         settings: SupervisorSettings,
-        facts: Callable[[], Facts],
         clock: Callable[[], float],
     ) -> None:
         self.stage: Stage
@@ -103,10 +77,14 @@ class ControlServer:
         """Asks the loop for a call in its next turn."""
         self.examine: Callable[[], dict[str, Any]]
         """What the daemon sees of itself."""
+        self.users: UserDatabase
+        self.views: ViewServer
+        self.discard: Discard = close_now
+        """Closes what a stranger sent."""
         self.settings = settings
+        self._impersonations = Impersonations(clock)
         self._mind = mind
         self._greeter = greeter
-        self._facts = facts
         self._clock = clock
         self._waiting: dict[int, _Waiting] = {}
         self._unstored: dict[str, _Waiting] = {}
@@ -115,10 +93,12 @@ class ControlServer:
         self._hellos: deque[Request] = deque()
         self.refusals = Refusals(clock, lambda noted: self.stage.post("mind", Tell((noted,))))
 
-    def receive(self, message: Request | Told | Greet | Stored | Measured | Sweep) -> None:
+    def receive(self, message: Request | Resolved | Told | Greet | Stored | Measured | Turn | Sweep) -> None:
         """One message."""
         if isinstance(message, Request):
             self._request(message)
+        elif isinstance(message, Resolved):
+            self._resolved(message)
         elif isinstance(message, Told):
             self._told(message)
         elif isinstance(message, Greet):
@@ -126,7 +106,10 @@ class ControlServer:
         elif isinstance(message, Stored):
             self._stored(message)
         elif isinstance(message, Measured):
-            self._measured(message)
+            # Answered with the figures, when the turn of this user comes.
+            self.views.ask(replace(message.request, usage=message.usage))
+        elif isinstance(message, Turn):
+            self.views.turn()
         else:
             self._sweep()
 
@@ -138,16 +121,48 @@ class ControlServer:
             self._refuse(waiting.request)
         self._waiting.clear()
         self._unstored.clear()
+        self.views.clear()
         self._greet_later()
 
     def _request(self, request: Request) -> None:
+        """Answer it, after the user database where the answer depends on who asks."""
+        query = query_for(request, self.settings.commanders, self._owner_of)
+        if query is None:
+            self._handle(request)
+            return
+
+        def resolved(account: Account | None) -> None:
+            if not self.stage.post(self.name, Resolved(request, account)):
+                self._refuse_for_now(request, "the supervisor has too much to do; try again")
+
+        self.users.resolve(query, resolved)
+
+    def _owner_of(self, namespace: str) -> int | None:
+        return self._mind.engine.catalogue.owner_of(namespace)
+
+    def _resolved(self, message: Resolved) -> None:
+        """The user database has answered, or does not: root and our own user may command without it."""
+        request, account = message.request, message.account
+        if account is None and request.body.get("verb") != "hello":
+            account = Account(str(request.peer.uid))
+        if account is None:
+            self._refuse_for_now(request, "the user database of this host does not answer; try again")
+        else:
+            self._handle(replace(request, account=account))
+
+    def _refuse_for_now(self, request: Request, text: str) -> None:
+        """Keep nothing of the request."""
+        self.discard(request.peer.uid, request.descriptors)
+        self.connections.refuse(request.connection, request.number, "busy", text)
+
+    def _handle(self, request: Request) -> None:
         verb = request.body.get("verb")
         handler = _VERBS.get(verb) if isinstance(verb, str) else None
         try:
             if handler is None:
                 raise RequestRefused("verb", f"unknown verb {verb!r:.60}")
             value = handler(self, request)
-        except (RequestRefused, BadRequest) as error:
+        except BadRequest as error:
             self.connections.refuse(request.connection, request.number, error.code, str(error))
             return
         except OSError as error:
@@ -208,7 +223,7 @@ class ControlServer:
         self.connections.refuse(request.connection, request.number, code, text)
         peer, namespace = request.peer, request.body.get("namespace")
         asked = namespace if isinstance(namespace, str) else ""
-        self.refusals.hello(peer.uid, user_name(peer.uid), peer.pid, (code, text), asked)
+        self.refusals.hello(peer.uid, account_of(request).name, peer.pid, (code, text), asked)
 
     def _stored(self, message: Stored) -> None:
         """Whatever dies now, this worker's segment outlives it."""
@@ -222,6 +237,8 @@ class ControlServer:
     def _give_up(self, waiting: _Waiting) -> None:
         if waiting.joining is not None:
             self._greeter.given_up(waiting.joining)
+            # Its message may lie with the mind still: then the worker leaves right after it has joined.
+            self.stage.post("mind", Tell((WorkerLeft(waiting.joining.held.nonce),)))
         self._refuse(waiting.request)
 
     def _refuse(self, request: Request) -> None:
@@ -232,6 +249,8 @@ class ControlServer:
         """Refuse what was never answered, and drop connections past their deadlines."""
         late = self._clock() - SAVED_TICKETS_S
         self._greet_later()
+        self.views.sweep()
+        self.users.sweep()
         for ticket in [number for number, waiting in self._waiting.items() if waiting.since < late]:
             self._give_up(self._waiting.pop(ticket))
         for worker in [name for name, waiting in self._unstored.items() if waiting.since < late]:
@@ -241,7 +260,7 @@ class ControlServer:
 
     def _hello(self, request: Request) -> None:
         if len(self._hellos) >= HELLOS_MAX:
-            close_all(list(request.descriptors))
+            self.discard(request.peer.uid, request.descriptors)
             raise RequestRefused("busy", "too many workers say hello at once; try again")
         self._hellos.append(request)
         if len(self._hellos) == 1:
@@ -256,7 +275,7 @@ class ControlServer:
         for _ in range(min(HELLOS_PER_TURN, len(self._hellos))):
             request = self._hellos.popleft()
             try:
-                greeted = self._greeter.greet(request)
+                greeted = self._greeter.greet(request, account_of(request))
             except HelloRefused as error:
                 self._turn_away(request, error.code, str(error))
                 continue
@@ -267,40 +286,37 @@ class ControlServer:
         self._greet_later()
 
     def _permit(self, request: Request) -> None:
-        nonce, row, ask = (request.body.get(key) for key in ("nonce", "row", "ask"))
-        if not isinstance(nonce, str) or not isinstance(row, int) or not isinstance(ask, int):
-            raise RequestRefused("bad", "a permit is asked for with nonce, row and ask")
-        if not 0 <= row < ROWS or not 0 <= ask < ASK_END:
-            raise RequestRefused("bad", "a permit is asked for with nonce, row and ask")
-        if nonce not in self._mind.engine.workers:
+        nonce, row, ask = read_permit(request.body)
+        worker = self._mind.engine.workers.get(nonce)
+        if worker is None or not self._greeter.is_asked_by(nonce, request.peer):
+            noted = self._impersonations.note(request.peer, worker) if worker is not None else None
+            if noted is not None:
+                self.stage.post("mind", Tell((noted,)))
+            # Nobody learns by the answer which nonces exist.
             raise RequestRefused("unknown", "this worker is not attached; say hello first")
         self._tell(request, PermitAsked(nonce, row, ask), permit_row=row)
 
     def _command(self, request: Request) -> None:
         wanted = read_command(request.body)
-        uid, user = request.peer.uid, user_name(request.peer.uid)
-        self._check_commander(request.peer, user, wanted.shown)
+        uid, user = request.peer.uid, self._commander(request, wanted.shown)
         name = full_name(self._mind.engine, wanted)
         self._tell(request, Command(name, wanted.action, wanted.for_s, wanted.reason, uid, user))
 
     def _forget(self, request: Request) -> None:
         wanted = read_forget(request.body)
-        uid, user = request.peer.uid, user_name(request.peer.uid)
-        self._check_commander(request.peer, user, wanted.shown)
+        uid, user = request.peer.uid, self._commander(request, wanted.shown)
         name = full_name(self._mind.engine, wanted) if wanted.breaker else ""
         self._tell(request, Forget(name, uid, user))
 
     def _reload(self, request: Request) -> None:
         """Answered by the actor `reload`, when the file was read and is in force or refused."""
-        user = user_name(request.peer.uid)
-        self._check_commander(request.peer, user, "reload")
+        user = self._commander(request, "reload")
         if not self.stage.post("reload", Asked(request.peer.uid, user, request)):
             self._refuse(request)
 
     def _order(self, request: Request) -> None:
         """Answered by the actor `managed`, when the nursery has accepted it."""
-        user = user_name(request.peer.uid)
-        self._check_commander(request.peer, user, f"{request.body['verb']} {request.body.get('name')!r:.60}")
+        user = self._commander(request, f"{request.body['verb']} {request.body.get('name')!r:.60}")
         if not self.stage.post("managed", Order(request, user)):
             self._refuse(request)
 
@@ -311,8 +327,7 @@ class ControlServer:
         name = request.body.get("name")
         if not isinstance(name, str):
             raise RequestRefused("bad", "name must be that of a breaker, or of a table with a probe")
-        user = user_name(request.peer.uid)
-        self._check_commander(request.peer, user, f"probe {name:.60}")
+        self._commander(request, f"probe {name:.60}")
         table = self._mind.engine.catalogue.probe_of(name)
         if not table:
             raise RequestRefused("unprobed", f"{name} has no probe in the configuration")
@@ -321,45 +336,30 @@ class ControlServer:
 
     def _tail(self, request: Request) -> None:
         """Answered by the actor `managed`: what workers log may be nobody else's business."""
-        user = user_name(request.peer.uid)
-        self._check_commander(request.peer, user, f"tail {request.body.get('name')!r:.60}")
+        self._commander(request, f"tail {request.body.get('name')!r:.60}")
         if not self.stage.post("managed", Order(request)):
             self._refuse(request)
 
-    def _check_commander(self, peer: Peer, user: str, what: str) -> None:
-        """Raises RequestRefused (`denied`), which the audit log shows, unless this user may command."""
-        if may_command(peer, user, self.settings.commanders):
-            return
-        self.refusals.command(peer.uid, user, peer.pid, what.partition(" ")[0], what)
-        text = f'user {user} may not command; add "user:{user}" to [control] commanders, or become root'
-        raise RequestRefused("denied", text)
+    def _commander(self, request: Request, what: str) -> str:
+        """The user who commands. Raises CommandDenied, which is told, or RequestRefused."""
+        try:
+            return check_commander(request, self.settings.commanders, self._clock())
+        except CommandDenied:
+            peer, user = request.peer, account_of(request).name
+            self.refusals.command(peer.uid, user, peer.pid, what.partition(" ")[0], what)
+            raise
 
     # --- what only asks ---------------------------------------------------------------------------
 
-    def _view(self, request: Request) -> dict[str, Any] | None:
-        if request.body.get("wide") is True:
-            # What processes cost is asked from the kernel, in a thread.
-            if not self.stage.post("figures", Wanted(request)):
-                self._refuse(request)
-            return None
-        return self._answer(request, self._facts())
-
-    def _measured(self, message: Measured) -> None:
-        """The figures are there: answer with them."""
-        request = message.request
-        try:
-            value = self._answer(request, replace(self._facts(), usage=message.usage))
-        except BadRequest as error:
-            self.connections.refuse(request.connection, request.number, error.code, str(error))
-            return
-        self.connections.answer(request.connection, request.number, value)
-
-    def _answer(self, request: Request, facts: Facts) -> dict[str, Any]:
-        return views.answer(self._mind.engine, request.body, facts, self._clock(), time.time())
+    def _view(self, request: Request) -> None:
+        if request.body.get("wide") is not True:
+            self.views.ask(request)
+        elif not self.stage.post("figures", Wanted(request)):
+            # What processes cost is asked from the kernel, in a thread; it could not take the question.
+            self._refuse(request)
 
     def _configuration(self, request: Request) -> dict[str, Any]:
-        peer = request.peer
-        full = may_command(peer, user_name(peer.uid), self.settings.commanders)
+        full = may_command(request.peer, account_of(request), self.settings.commanders)
         shown = self.settings.to_json() if full else self.settings.for_everybody()
         return {"schema": 1, "file": self.settings.file or None, "config": shown}
 

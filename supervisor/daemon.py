@@ -9,7 +9,6 @@ Neighbours: `nursery` (parent), `mind`, `intake_actor`, `control_server`, `disk_
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import json
 import logging
@@ -21,20 +20,25 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from ipc.segment import boot_id
 from supervisor import descriptors, health, priority, settings, start
 from supervisor.actor import Fault, Stage
 from supervisor.attachments import Attachments
+from supervisor.commanders import is_privileged
 from supervisor.connections import Connections, Limits
-from supervisor.control_server import ControlServer, Stored, Sweep
+from supervisor.control_messages import Stored, Sweep, Turn
+from supervisor.control_server import ControlServer
+from supervisor.descriptor_closer import DescriptorCloser
 from supervisor.descriptors import P_BEAT, P_NURSERY, Inheritance
 from supervisor.disk_actor import CopyDue, DiskActor
+from supervisor.doorbells import PAUSE_S, Doorbells
 from supervisor.errand import Errand
 from supervisor.errors import ActorFailed, ConfigurationError
 from supervisor.facts import Facts
-from supervisor.figures import Figures, Subject
+from supervisor.figures import Figures, Subject, subjects
 from supervisor.hello import Greeter
 from supervisor.intake import Intake
 from supervisor.intake_actor import Died, IntakeActor, Look
@@ -54,6 +58,8 @@ from supervisor.starting import STATUS_BYTES_MAX, Starting, silent_s
 from supervisor.steps import crash_at
 from supervisor.talks import Talks
 from supervisor.timers import Timer
+from supervisor.user_database import UserDatabase
+from supervisor.view_server import ViewServer
 
 log = logging.getLogger("breakerd.daemon")
 
@@ -89,10 +95,10 @@ class Daemon:
         self._channel.setblocking(False)
         self._pulse = memoryview(mmap.mmap(inherited.pulse, mmap.PAGESIZE)).cast("Q")
         self._starting = Starting(self._pulse, self._channel, time.monotonic_ns, time.sleep)
-        self._started = time.monotonic()
-        self._problems: tuple[str, ...] = ()
-        self._said = ""
-        self._stage = Stage(loop.call_soon, time.monotonic, self._give_up, fault=self._fault())
+        self._started, self._closer = time.monotonic(), DescriptorCloser()
+        self._problems, self._said = tuple[str, ...](), ""
+        fault = Fault(os.environ.get(FAULT_VARIABLE))
+        self._stage = Stage(loop.call_soon, time.monotonic, self._give_up, fault=fault)
         begun = self._starting.begin(inherited, self._boot, told)
         self._intake = Intake(begun.engine)
         self._attachments = Attachments(
@@ -108,13 +114,16 @@ class Daemon:
             begun.engine, begun.journal, self._attachments, time.monotonic, random.random, self._step
         )
         self._reader = IntakeActor(self._intake, self._mind, time.monotonic, self._step)
+        self._bells = Doorbells(dict(inherited.bells), loop, self._to_nursery, self._rung)
         self._greeter = Greeter(
-            self._mind, self._attachments, told, inherited.bell, self._boot, time.monotonic_ns
+            self._mind, self._attachments, told, self._bells, self._boot, time.monotonic_ns
         )
-        self._control = ControlServer(self._mind, self._greeter, told, self._facts, time.monotonic)
+        self._control = ControlServer(self._mind, self._greeter, told, time.monotonic)
         later = loop.call_soon_threadsafe
         self._disk = DiskActor(begun.disk, self._mind, Errand(later), time.monotonic, self._boot)
         self._control.later = loop.call_soon
+        self._control.users = UserDatabase(later, time.monotonic)
+        self._control.discard = self._greeter.discard = self._closer.discard
         self._control.examine = lambda: examine(
             inherited.runtime, inherited.state, self._disk, time.monotonic_ns()
         )
@@ -129,7 +138,7 @@ class Daemon:
         self._connections = self._seat(told)
         self._ticking = Timer(loop, told.tick_s, self._tick)
         self._copying = Timer(loop, told.disk_interval_s, lambda: self._stage.post("disk", CopyDue()))
-        pids = Pids(self._managed.pids, self._attached_pids)
+        pids = Pids(self._managed.pids, lambda: [one.pid for one in self._mind.engine.workers.values()])
         self._leaving = Leaving(loop.call_later, time.monotonic, loop.stop, self._nursery_lives, pids)
         self._starting.take_over(lambda: self._takeover(begun))
 
@@ -144,16 +153,17 @@ class Daemon:
             self._loop,
             time.monotonic,
             lambda request: self._stage.post("control", request),
-            _limits(told),
+            Limits.of(told),
         )
+        self._control.views = ViewServer(
+            self._mind, self._facts, connections, self._view_turn_after, time.monotonic
+        )
+        connections.is_privileged = lambda uid: is_privileged(uid, self._control.settings.commanders)
+        connections.discard, connections.backlog = self._closer.discard, self._closer.backlog
+        self._closer.closed = lambda: self._loop.call_soon_threadsafe(connections.resume)
         for answering in (self._control, self._reload, self._managed, self._figures, self._probes):
             answering.connections = connections
         return connections
-
-    @staticmethod
-    def _fault() -> Fault:
-        """The test hook that makes an actor raise."""
-        return Fault(os.environ.get(FAULT_VARIABLE))
 
     def _takeover(self, begun: start.Begun) -> None:
         """Before anybody is served: adopt what the nursery kept, drain it, publish all of it again."""
@@ -190,15 +200,16 @@ class Daemon:
     def run(self) -> int:
         """Serve until asked to end; the exit code."""
         loop = self._loop
-        loop.add_reader(self._inherited.bell, self._rung)
+        self._bells.start()
+        self._every(PAUSE_S, self._bells.listen_again)
         loop.add_reader(self._channel.fileno(), self._from_nursery)
         loop.add_signal_handler(signal.SIGTERM, self._leaving.asked)
         self._every(HEARTBEAT_S, self._beat)
-        self._every(SWEEP_S, lambda: self._stage.post("control", Sweep()))
-        self._every(SWEEP_S, lambda: self._stage.post("reload", LookAtReload()))
-        self._every(SWEEP_S, lambda: self._stage.post("managed", LookAtOrders()))
-        self._every(SWEEP_S, self._attachments.remind)
-        self._every(SWEEP_S, self._mind.make_room)
+        for work in (self._attachments.remind, self._closer.retry, self._mind.make_room):
+            self._every(SWEEP_S, work)
+        self._every(SWEEP_S, self._greeter.keep_bells)
+        for actor, message in (("control", Sweep()), ("reload", LookAtReload()), ("managed", LookAtOrders())):
+            self._every(SWEEP_S, partial(self._stage.post, actor, message))
         self._stage.post("probes", Reconfigured(self._control.settings.probes()))
         for talk in self._inherited.probers:
             self._talks.add(talk.title, talk.pid, talk.socket)
@@ -223,15 +234,16 @@ class Daemon:
         priority.change(new.log_level, os.environ, new.log_format)
         self._greeter.settings = self._control.settings = new
         self._managed.tables = new.workers
-        self._connections.limits = _limits(new)
+        self._connections.limits = Limits.of(new)
         self._stage.post("probes", Reconfigured(new.probes()))
         self._ticking.every(new.tick_s)
         self._copying.every(new.disk_interval_s)
 
+    def _view_turn_after(self, seconds: float) -> None:
+        self._loop.call_later(seconds, self._stage.post, "control", Turn())
+
     def _rung(self) -> None:
-        """The doorbell: reset it first, drain afterwards, so that a later ring is never swallowed."""
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._inherited.bell)
+        """A doorbell was rung."""
         self._stage.post("intake", Look())
 
     def _tick(self) -> None:
@@ -292,9 +304,6 @@ class Daemon:
         nursery = self._inherited.nursery
         return os.getppid() == nursery and descriptors.state_of(nursery) not in ("Z", "X", "")
 
-    def _attached_pids(self) -> list[int]:
-        return [worker.pid for worker in self._mind.engine.workers.values()]
-
     def _to_nursery(self, data: bytes, numbers: tuple[int, ...]) -> bool:
         return descriptors.send(self._channel, data, numbers)
 
@@ -321,14 +330,12 @@ class Daemon:
 
     def _subjects(self) -> list[Subject]:
         """Every process whose figures may be asked for: our own, the managed ones, the attached ones."""
-        now, nursery = time.monotonic(), self._inherited.nursery
-        ours = [Subject(nursery, now), Subject(os.getpid(), now)]
-        managed = [Subject(one.pid, now, parent=nursery) for one in self._managed.processes() if one.pid]
-        workers = self._mind.engine.workers.values()
-        return ours + managed + [Subject(one.pid, one.since, one.inode) for one in workers]
+        workers = [(one.pid, one.since, one.inode) for one in self._mind.engine.workers.values()]
+        managed = [one.pid for one in self._managed.processes()]
+        return subjects(self._inherited.nursery, managed, workers, time.monotonic())
 
-    def _facts(self) -> Facts:
-        """What the engine cannot know."""
+    def _facts(self, verb: Any = "") -> Facts:
+        """What the engine cannot know, as far as this verb shows it."""
         return Facts(
             started_at=self._started,
             pid=os.getpid(),
@@ -346,7 +353,7 @@ class Daemon:
             accept_emfile=self._connections.refused_emfile,
             turned_away_at=self._connections.turned_away_at,
             log_dropped=priority.dropped(),
-            ring_used=self._attachments.ring_used(),
+            ring_used=self._attachments.ring_used() if verb == "workers" else {},
             probe_waits=self._probes.waits(),
             probers=self._probes.probers,
             managed=self._managed.processes(),
@@ -359,14 +366,9 @@ class Daemon:
 
 def _configuration(inherited: Inheritance) -> SupervisorSettings:
     """What the nursery keeps of the file. Raises ConfigurationError."""
-    if not inherited.config:
-        return SupervisorSettings()
-    return settings.parse(inherited.config_text, inherited.config)
-
-
-def _limits(told: SupervisorSettings) -> Limits:
-    """How many connections there may be, by the configuration."""
-    return Limits(told.unsaid_max, told.connections_max, told.per_uid_max, told.hello_within_s)
+    return (
+        settings.parse(inherited.config_text, inherited.config) if inherited.config else SupervisorSettings()
+    )
 
 
 def main() -> int:

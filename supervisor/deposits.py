@@ -1,4 +1,4 @@
-"""What the nursery keeps of workers: the segment and the pidfd of each, and the doorbell of all.
+"""What the nursery keeps of workers: the segment and the pidfd of each, the doorbell of each user.
 
 Deposited by a daemon, given to the next one, dropped when a daemon has counted a dead worker to its end.
 Written and read by the nursery alone. A daemon dies between its deposit and its commit: the next one finds
@@ -27,15 +27,27 @@ class Deposits:
     def __init__(self, store: Store, stored: tuple[tuple[str, int], ...]) -> None:
         """`stored`: what systemd kept for an earlier nursery."""
         self._store = store
-        self._held, bell = store.recover(stored)
-        if bell is None:
-            bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            store.keep_bell(bell)
-        self.bell = bell
+        self._held, self._bells = store.recover(stored)
 
     def held(self) -> tuple[Held, ...]:
         """All of them."""
         return tuple(self._held.values())
+
+    def bells(self) -> tuple[tuple[int, int], ...]:
+        """(uid, doorbell) of every user who has one."""
+        return tuple(self._bells.items())
+
+    def keep_bell(self, uid: int, bell: int) -> None:
+        """Keep a user's doorbell in place of an earlier one."""
+        self.drop_bell(uid)
+        self._bells[uid] = bell
+        self._store.keep_bell(uid, bell)
+
+    def drop_bell(self, uid: int) -> None:
+        """Close it: this user has no workers any more."""
+        if uid in self._bells:
+            os.close(self._bells.pop(uid))
+            self._store.drop_bell(uid)
 
     def deposit(self, nonce: str, about: bytes, numbers: list[int]) -> bool:
         """Keep a worker's two descriptors; True = systemd has them, too.

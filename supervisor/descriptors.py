@@ -6,6 +6,8 @@ the last to hold it; under systemd a worker is welcome only when the store has i
 
     daemon -> nursery   D nonce(16) JSON + [memfd, pidfd]   keep these, whatever becomes of me
                         X nonce(16)                         close them; answered by x nonce(16)
+                        B uid(4) + [eventfd]                the doorbell of this user: keep it
+                        U uid(4)                            close it: this user has no workers any more
                         R                                   ready: serving
                         S text                              how things are, in one sentence
                         L ticket(8) + [memfd]               a checked configuration: apply and keep it
@@ -29,19 +31,23 @@ Neighbours: `nursery` and `daemon` (the two ends), `hello` (identity of a worker
 from __future__ import annotations
 
 import array
+import contextlib
 import ctypes
 import json
 import os
+import re
 import select
 import signal
 import socket
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 DEPOSIT: Final = b"D"
 DROP: Final = b"X"
 DROPPED: Final = b"x"
 STORED: Final = b"d"
+BELL: Final = b"B"
+UNBELL: Final = b"U"
 READY: Final = b"R"
 STATUS: Final = b"S"
 LOAD: Final = b"L"
@@ -68,6 +74,9 @@ PHASE_COPY: Final = 2
 PHASE_STARTED: Final = 3
 """The first and the last say nothing of the state; the others: it begins with what it read from there."""
 PR_SET_PDEATHSIG: Final = 1
+NONCE_BYTES: Final = 16
+UID_BYTES: Final = 4
+_NONCE: Final = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,6 @@ class Inheritance:
     """What a daemon gets from its nursery: numbers of inherited descriptors, and plain settings."""
 
     listener: int
-    bell: int
     channel: int
     pulse: int
     lock: int
@@ -120,6 +128,8 @@ class Inheritance:
     """Those that lived when the daemon was started; later ones come by PROBER."""
     state_lock: int = -1
     """The lock on the state directory; -1 = there is none."""
+    bells: tuple[tuple[int, int], ...] = ()
+    """(uid, doorbell) of every user with workers."""
 
     def to_json(self) -> bytes:
         """The table as the daemon reads it."""
@@ -133,17 +143,24 @@ class Inheritance:
         """The table that `to_json` wrote."""
         plain = json.loads(data)
         plain["held"] = tuple(Held(*one) for one in plain["held"])
+        plain["bells"] = tuple((uid, bell) for uid, bell in plain["bells"])
         plain["probers"] = tuple(Talk(*one) for one in plain["probers"])
         return cls(**plain)
 
     def numbers(self) -> list[int]:
         """Every descriptor that must survive the exec."""
-        numbers = [self.listener, self.bell, self.channel, self.pulse, self.lock]
+        numbers = [self.listener, self.channel, self.pulse, self.lock]
         if self.state_lock >= 0:
             numbers.append(self.state_lock)
+        numbers += (bell for _, bell in self.bells)
         for one in self.held:
             numbers += (one.memory, one.pidfd)
         return [*numbers, *(one.socket for one in self.probers)]
+
+
+def is_nonce(value: object) -> TypeGuard[str]:
+    """Whether this is a nonce as the channel carries it: exactly 32 lower-case hex digits."""
+    return isinstance(value, str) and _NONCE.fullmatch(value) is not None
 
 
 def send(channel: socket.socket, data: bytes, numbers: tuple[int, ...] = ()) -> bool:
@@ -198,24 +215,31 @@ def is_dead(pidfd: int) -> bool:
 
 def is_pidfd(number: int) -> bool:
     """True if this descriptor stands for a process, alive or not."""
-    return _told_pid(number) is not None
+    with contextlib.suppress(OSError):
+        return told_pid(number) is not None
+    return False
 
 
 def pid_of(pidfd: int) -> int:
     """The pid behind a pidfd in this PID namespace; 0 = in another one, -1 = dead or no pidfd."""
-    pid = _told_pid(pidfd)
-    return -1 if pid is None else pid
+    with contextlib.suppress(OSError):
+        pid = told_pid(pidfd)
+        return -1 if pid is None else pid
+    return -1
 
 
-def _told_pid(number: int) -> int | None:
-    """What the kernel says of this descriptor's process, -1 = it is dead; None = this is no pidfd."""
+def told_pid(number: int) -> int | None:
+    """What the kernel says of this descriptor's process, -1 = it is dead; None = this is no pidfd.
+
+    Asks the kernel, never the file behind the descriptor. Raises OSError if no descriptor is free to ask.
+    """
     try:
         with open(f"/proc/self/fdinfo/{number}", encoding="ascii") as file:
             for line in file:
                 name, _, value = line.partition(":")
                 if name == "Pid":
                     return int(value)
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return None
     return None
 

@@ -7,7 +7,9 @@ BreakerdError (of ipc)
     ├── ActorFailed           ours: one part failed too often; the level above starts it again
     └── BadRequest            the asker's: this cannot be answered as it was asked
         ├── BreakerNotFound       no breaker of that name, or more than one; ask with another
-        └── WorkerNotFound        no managed worker of that name; ask with another
+        ├── WorkerNotFound        no managed worker of that name; ask with another
+        ├── CommandDenied         this user may not command; do not retry
+        └── RequestRefused        not now or not this way; `code` says which
 """
 
 from __future__ import annotations
@@ -117,3 +119,29 @@ class WorkerNotFound(BadRequest, LookupError):
     def __reduce__(self) -> tuple[type[WorkerNotFound], tuple[str]]:
         """Pickle by the name, not by the text."""
         return WorkerNotFound, (self.name,)
+
+
+class CommandDenied(BadRequest, PermissionError):
+    """This user may not command."""
+
+    @property
+    def code(self) -> str:
+        """The fixed short word of this refusal on the wire."""
+        return "denied"
+
+
+class RequestRefused(BadRequest):
+    """This request cannot be carried out; `code` is a fixed short word."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self._code = code
+
+    @property
+    def code(self) -> str:
+        """The fixed short word of this refusal on the wire."""
+        return self._code
+
+    def __reduce__(self) -> tuple[type[RequestRefused], tuple[str, str]]:
+        """Pickle by the two facts, not by the text."""
+        return RequestRefused, (self._code, str(self))

@@ -24,13 +24,12 @@ from supervisor.actor import Stage
 from supervisor.connections import Connections, Request
 from supervisor.errand import Run
 from supervisor.facts import Usage
+from supervisor.process_identity import TICK_S, origin
 
 MEASURE_S: Final = 0.5
 """A measuring that takes longer stops there; the rest has no figures."""
 ASKERS_MAX: Final = 64
 """Who may wait for the next measuring; beyond it one is refused."""
-TICK_S: Final = 0.02
-"""How much later than its birth a process may seem to have begun: the kernel counts in ticks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +111,11 @@ class Figures:
 
     def _begin(self) -> None:
         self._served, self._askers = self._askers, []
-        subjects = self._subjects()
+        wanted = self._subjects()
 
         def work() -> None:
             self._usage = {}
-            self._usage = measure(subjects, self._clock)
+            self._usage = measure(wanted, self._clock)
 
         try:
             self._run(work, self._ended)
@@ -142,11 +141,20 @@ class Figures:
         self.connections.refuse(request.connection, request.number, "busy", text)
 
 
-def measure(subjects: list[Subject], clock: Callable[[], float]) -> dict[int, Usage]:
+def subjects(
+    nursery: int, managed: list[int], workers: list[tuple[int, float, int]], now: float
+) -> list[Subject]:
+    """Nursery and daemon, the nursery's children, and workers: (pid, when it joined, inode of its pidfd)."""
+    ours = [Subject(nursery, now), Subject(os.getpid(), now)]
+    children = [Subject(pid, now, parent=nursery) for pid in managed if pid]
+    return ours + children + [Subject(pid, since, inode) for pid, since, inode in workers]
+
+
+def measure(wanted: list[Subject], clock: Callable[[], float]) -> dict[int, Usage]:
     """What each of them costs, by pid, as far as it can be known in MEASURE_S."""
     end = clock() + MEASURE_S
     found: dict[int, Usage] = {}
-    for subject in subjects:
+    for subject in wanted:
         if clock() > end:
             break
         if subject.pid > 0 and subject.pid not in found:
@@ -174,7 +182,7 @@ def _of(subject: Subject) -> Usage | None:
 
 def _usage(subject: Subject) -> Usage | None:
     with contextlib.suppress(psutil.Error, OSError):
-        began, parent = _origin(subject.pid)
+        began, parent = origin(subject.pid)
         if began > subject.began_by + TICK_S or subject.parent not in (0, parent):
             return None
         process = psutil.Process(subject.pid)
@@ -189,10 +197,3 @@ def _usage(subject: Subject) -> Usage | None:
             fds=opened,
         )
     return None
-
-
-def _origin(pid: int) -> tuple[float, int]:
-    """When a process began, s of CLOCK_MONOTONIC, and its parent. The kernel counts sleep, too."""
-    told = descriptors.stat_of(pid)
-    slept = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
-    return int(told[19]) / os.sysconf("SC_CLK_TCK") - slept, int(told[1])

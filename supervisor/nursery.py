@@ -212,7 +212,6 @@ class Nursery:
         """What a new daemon gets."""
         return Inheritance(
             listener=self._seat.listener.fileno(),
-            bell=self._deposits.bell,
             channel=channel,
             pulse=self._lives.pulse_fd,
             lock=self._lock.fd,
@@ -228,6 +227,7 @@ class Nursery:
             config_text=self._kept.text,
             config_problem=self._kept.problem,
             probers=self._reports.inherited(),
+            bells=self._deposits.bells(),
         )
 
     def _daemon_started(self, pid: int) -> None:
@@ -251,12 +251,26 @@ class Nursery:
             handler(self, data[1:], numbers)
 
     def _deposit(self, data: bytes, numbers: list[int]) -> None:
-        if self._deposits.deposit(data[:16].hex(), data[16:], numbers):
+        if len(data) < descriptors.NONCE_BYTES:
+            log.error("the daemon deposits descriptors under a short nonce: they are closed")
+            descriptors.close_all(numbers)
+        elif self._deposits.deposit(data[:16].hex(), data[16:], numbers):
             self._lives.send(descriptors.STORED + data[:16])
 
-    def _drop(self, data: bytes, _numbers: list[int]) -> None:
-        self._deposits.drop(data[:16].hex())
+    def _drop(self, data: bytes, numbers: list[int]) -> None:
+        descriptors.close_all(numbers)
+        if len(data) == descriptors.NONCE_BYTES:
+            self._deposits.drop(data.hex())
         self._lives.send(descriptors.DROPPED + data[:16])
+
+    def _bell(self, data: bytes, numbers: list[int]) -> None:
+        if len(numbers) == 1 and len(data) == descriptors.UID_BYTES:
+            self._deposits.keep_bell(int.from_bytes(data, "big"), numbers[0])
+        else:
+            descriptors.close_all(numbers)
+
+    def _unbell(self, data: bytes, _numbers: list[int]) -> None:
+        self._deposits.drop_bell(int.from_bytes(data[: descriptors.UID_BYTES], "big"))
 
     def _ready(self, _data: bytes, _numbers: list[int]) -> None:
         self._lives.served()
@@ -320,6 +334,8 @@ class Nursery:
 _HANDLERS: Final[dict[bytes, Callable[[Nursery, bytes, list[int]], None]]] = {
     descriptors.DEPOSIT: Nursery._deposit,
     descriptors.DROP: Nursery._drop,
+    descriptors.BELL: Nursery._bell,
+    descriptors.UNBELL: Nursery._unbell,
     descriptors.READY: Nursery._ready,
     descriptors.STATUS: Nursery._status,
     descriptors.LOAD: Nursery._load,

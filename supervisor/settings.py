@@ -26,7 +26,7 @@ from supervisor.settings_workers import WorkerTable, read_workers
 
 FILE_MAX: Final = 1 << 20
 """Bytes of a configuration file."""
-_COMMANDER: Final = re.compile(r"(user|group):[^\s:]+")
+_COMMANDER: Final = re.compile(r"(user|group):[^\s:]+|uid:[0-9]{1,10}")
 _PLACE: Final = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
@@ -65,11 +65,11 @@ class SupervisorSettings:
     """The whole configuration. `SECTIONS` says which field stands in which table of the file."""
 
     commanders: tuple[str, ...] = ()
-    """Who may command besides root and the supervisor's own user: "user:NAME" or "group:NAME"."""
+    """Who may command besides root and our own user: "user:NAME", "uid:NUMBER" or "group:NAME"."""
     connections_max: int = 4096
     """Connections that have said hello or asked something, in total (16 to 65,536)."""
-    per_uid_max: int = 2048
-    """Of these, connections of one user (1 to 65,536)."""
+    per_uid_max: int = 256
+    """Of these, connections of one user who is not root or our own (1 to 65,536)."""
     unsaid_max: int = 256
     """Connections that have said nothing yet; one more and the oldest is dropped (16 to 65,536)."""
     hello_within_s: float = 2.0

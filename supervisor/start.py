@@ -39,6 +39,7 @@ from supervisor.messages import (
     WorkerLeft,
 )
 from supervisor.mind import rebuild
+from supervisor.process_identity import has_run_since
 from supervisor.settings import SupervisorSettings
 
 log = logging.getLogger("breakerd.start")
@@ -135,7 +136,11 @@ def begin(
         engine.handle(message, now, 0.0)
     missing = {nonce: worker for nonce, worker in engine.workers.items() if nonce not in held}
     # A worker of another PID namespace has no pid here: whether it lives is seen when it comes back, or not.
-    lost = [one for one, worker in missing.items() if worker.pid and is_gone(worker.pid, worker.inode)]
+    lost = [
+        one
+        for one, worker in missing.items()
+        if worker.pid and is_gone(worker.pid, worker.inode, worker.since)
+    ]
     return Begun(
         engine,
         journal,
@@ -209,15 +214,18 @@ def _joined(held: Held) -> WorkerJoined:
     )
 
 
-def is_gone(pid: int, inode: int) -> bool:
-    """True if the process of a record without a segment has ended; else it may come back with its own."""
+def is_gone(pid: int, inode: int, since: float) -> bool:
+    """True if the process of a record without a segment has ended; else it may come back with its own.
+
+    `since` is when it joined, s of CLOCK_MONOTONIC: a process that began later has its pid by chance.
+    """
     try:
         pidfd = os.pidfd_open(pid)
     except (OSError, ValueError):
         return True
     try:
         other = bool(inode) and os.fstat(pidfd).st_ino != inode
-        return other or descriptors.is_dead(pidfd)
+        return other or not has_run_since(pid, since) or descriptors.is_dead(pidfd)
     finally:
         os.close(pidfd)
 

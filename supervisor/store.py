@@ -2,8 +2,8 @@
 
 Of each worker three descriptors under one short name: segment, pidfd, and a memory file that says who it is
 (`about`). One datagram stores them together, one removes them. Names are short numbers and not nonces,
-because systemd hands all names over in one variable, which execve limits to 128 KiB. The doorbell is
-stored too, so that the workers of a killed nursery go on ringing the right one.
+because systemd hands all names over in one variable, which execve limits to 128 KiB. The doorbells are
+stored too, so that the workers of a killed nursery go on ringing the right ones.
 Written and read by the nursery alone. It dies between a deposit and its store: the worker still has its
 own segment; between a drop and its removal: the daemon finds the tomb held, and drops it again.
 Neighbours: `nursery` (the only caller), `notify` (the datagrams).
@@ -18,7 +18,7 @@ from typing import Final
 
 from ipc.errors import ProtocolError
 from ipc.wire import read_object
-from supervisor.descriptors import Held, close_all, is_pidfd
+from supervisor.descriptors import Held, close_all, is_nonce, is_pidfd
 from supervisor.notify import Notifier
 
 log = logging.getLogger("breakerd.store")
@@ -26,7 +26,6 @@ log = logging.getLogger("breakerd.store")
 BELL: Final = "bell"
 ABOUT: Final = "breakerd-about"
 ABOUT_MAX: Final = 4096
-NONCE_DIGITS: Final = 32
 DESCRIPTORS: Final = 3
 """Stored for each worker."""
 
@@ -63,13 +62,12 @@ class Store:
         if name is not None:
             self._notifier.unstore(name)
 
-    def recover(self, stored: tuple[tuple[str, int], ...]) -> tuple[dict[str, Held], int | None]:
-        """(nonce -> held, doorbell) as an earlier life left them; what is not whole is closed and removed."""
+    def recover(self, stored: tuple[tuple[str, int], ...]) -> tuple[dict[str, Held], dict[int, int]]:
+        """(nonce -> held, uid -> doorbell) as an earlier life left them; a part of a worker is removed."""
         groups: dict[str, list[int]] = {}
         for name, number in stored:
             groups.setdefault(name, []).append(number)
-        bells = groups.pop(BELL, [])
-        close_all(bells[1:])
+        bells = self._recover_bells(groups)
         found: dict[str, Held] = {}
         for name, numbers in groups.items():
             held = _worker(numbers)
@@ -80,11 +78,29 @@ class Store:
                 continue
             self._names[held.nonce] = name
             found[held.nonce] = held
-        return found, bells[0] if bells else None
+        return found, bells
 
-    def keep_bell(self, bell: int) -> None:
-        """Store the doorbell."""
-        self._notifier.store(BELL, (bell,))
+    def _recover_bells(self, groups: dict[str, list[int]]) -> dict[int, int]:
+        """Take the doorbells out of `groups`. One that all users shared (before 0.2) is closed: it is rung
+        in vain until its workers say hello again, and the daemon's tick reads them meanwhile.
+        """
+        bells = {}
+        for name in [one for one in groups if one.partition("-")[0] == BELL]:
+            numbers, uid = groups.pop(name), name.partition("-")[2]
+            if len(numbers) == 1 and uid.isdecimal():
+                bells[int(uid)] = numbers[0]
+            else:
+                close_all(numbers)
+                self._notifier.unstore(name)
+        return bells
+
+    def keep_bell(self, uid: int, bell: int) -> None:
+        """Store a user's doorbell."""
+        self._notifier.store(f"{BELL}-{uid}", (bell,))
+
+    def drop_bell(self, uid: int) -> None:
+        """Remove it."""
+        self._notifier.unstore(f"{BELL}-{uid}")
 
     def _name(self) -> str:
         """A short name that nothing in the store has."""
@@ -106,7 +122,7 @@ def _worker(numbers: list[int]) -> Held | None:
         return None
     about = _read(abouts[0])
     nonce = about.pop("nonce", "") if about else ""
-    if about is None or not isinstance(nonce, str) or len(nonce) != NONCE_DIGITS:
+    if about is None or not is_nonce(nonce):
         return None
     os.close(abouts[0])
     return Held(nonce, memories[0], pidfds[0], about)

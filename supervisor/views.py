@@ -28,6 +28,8 @@ from supervisor.worker import Worker
 
 __all__ = ["Facts", "Question", "answer", "counts"]
 
+ID_DIGITS: Final = 8
+"""Digits of a nonce that are shown: who knows a nonce knows more than others should."""
 PERCENTILES: Final = {"p50_s": 0.5, "p90_s": 0.9, "p99_s": 0.99}
 
 
@@ -224,8 +226,7 @@ def _refusal(asked: Question, one: Refusal) -> dict[str, Any]:
 def _worker(worker: Worker, facts: Facts, now: float) -> dict[str, Any]:
     used, slots = facts.ring_used.get(worker.nonce, (0, 0))
     shown = {
-        "id": worker.nonce[:8],
-        "worker": worker.nonce,
+        "id": worker.nonce[:ID_DIGITS],
         "pid": worker.pid,
         "name": worker.name,
         "namespace": worker.namespace,
@@ -276,7 +277,7 @@ def _event(asked: Question, at: float, event: Happened) -> dict[str, Any]:
         "kind": event.kind,
         "text": event.text,
         "breaker": event.breaker,
-        "worker": event.worker,
+        "worker": event.worker[:ID_DIGITS],
         "fields": dict(event.fields),
     }
 

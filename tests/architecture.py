@@ -42,12 +42,14 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "supervisor": (
         # what is said
-        "__init__ checks errors facts idle log_files messages metrics package stderr steps",
+        "__init__ checks descriptor_reserve errors event_loop facts idle log_files messages",
+        "metrics package peer stderr steps",
         "priority settings_workers",
         "policy settings_probe",
         "retreat",
         "descriptors disk image log_pipe places settings units",
-        "changes config_file example journal kept logs processes strays",
+        "changes config_file example journal kept logs processes process_identity strays",
+        "connection_limits descriptor_closer doorbells rate_limit user_database",
         # the engine, pure
         "chronicle host_breaker",
         "older probe_watch turn worker",
@@ -57,10 +59,11 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         # the daemon's actors, and what they touch
         "actor breaker_views connections decode errand health leaving probe_schedule timers",
         "mind source views",
-        "intake probes",
+        "control_messages intake probes",
         "attachments intake_actor start talks",
-        "commanders commands disk_actor figures hello managed refusals",
-        "reload selfcheck starting",
+        "commands disk_actor figures hello managed refusals",
+        "commanders reload request_parsing selfcheck starting view_queue",
+        "view_server",
         "control_server",
         "daemon",
         # its parent
@@ -175,7 +178,9 @@ CLOCKS: Final[dict[str, str]] = {
     "supervisor/lock.py": "how long to wait for another supervisor's end",
     "supervisor/start.py": "the name of a checkpoint that is set aside",
     "supervisor/figures.py": "how long a measuring may take",
-    "supervisor/control_server.py": "dates that people read",
+    "supervisor/process_identity.py": "how long the host slept, which the age of a process counts",
+    "supervisor/control_server.py": "a test verb that stops the loop",
+    "supervisor/view_server.py": "dates that people read",
     "supervisor/ctl/main.py": "the clock that every verb is given",
     "workers/surroundings.py": "the clocks, dice and waits that every handler is given",
     "workers/prober.py": "how long a probe took",

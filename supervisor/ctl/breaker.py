@@ -25,7 +25,7 @@ def page(answer: Any, _request: Request) -> Page:
     parts: list[str | Table] = [facts(_facts(item))]
     if item["isolated"]:
         rows = tuple(
-            (one["worker"][:8], str(one["pid"]), one["name"], one["state"], span(one["retry_after_s"]))
+            (one["id"], str(one["pid"]), one["name"], one["state"], span(one["retry_after_s"]))
             for one in item["isolated"]
         )
         parts += ["", "isolated workers:", Table(("WORKER", "PID", "NAME", "STATE", "RETRY"), rows)]

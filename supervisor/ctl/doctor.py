@@ -31,9 +31,9 @@ from supervisor.places import places
 
 CLOCK_APART_MAX_S: Final = 0.05
 """Workers whose clock is further from the daemon's stay local."""
-DESCRIPTORS_LEAST: Final = 16_384
-"""What a daemon needs for 4,096 workers (two each), 4,096 connections and its own."""
-WORKER_DESCRIPTORS: Final = 2
+DESCRIPTORS_LEAST: Final = 17_408
+"""What a daemon needs for 4,096 workers (three each: segment, mapping, pidfd), 4,096 connections, its own."""
+WORKER_DESCRIPTORS: Final = 3
 FREE_LEAST: Final = 512
 """Free descriptors below which workers will soon be refused."""
 FREE_BYTES_LEAST: Final = 64 << 20

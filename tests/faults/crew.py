@@ -27,6 +27,7 @@ from tests.faults import (
     orders_holes,
     orders_lives,
     orders_modes,
+    orders_permits,
     orders_swarm,
     orders_sweeps,
 )
@@ -41,7 +42,7 @@ HOLD_S: Final = 5.0
 """How long a call that is to be held may be refused before it is given up."""
 SLOW_S: Final = 0.005
 MORE_ORDERS: Final = (
-    orders_forking, orders_holes, orders_lives, orders_modes, orders_sweeps, orders_swarm,
+    orders_forking, orders_holes, orders_lives, orders_modes, orders_permits, orders_sweeps, orders_swarm,
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 import pytest
 
-from ipc import control, wire
+from ipc import wire
 from tests.faults import rude
 from tests.faults.effort import PATIENCE_S, effort
 from tests.faults.groups import Group
@@ -211,25 +212,35 @@ def test_d12_a_managed_workers_permit_whose_answer_was_lost_is_given_again_not_t
     house = keeping(
         build, "[breakers.mail]\npermitted_trials = 1\nsuccesses_to_close = 1000\ntrial_timeout = 60\n"
     )
+    assert house.config is not None
+    door = str(house.root / "door")
+    mail = f'calls"\nargs = ["{house.ledgers}", "mail", 300]'
+    asking = f'answers_for_permits"\nargs = ["{house.ledgers}", "mail", 300, "{door}"]'
+    assert mail in house.config.read_text()
+    house.configure(house.config.read_text().replace(mail, asking))
     house.start()
     calling(house)
     before = pids(house)
-    nonce = next(one["worker"] for one in house.workers() if one["pid"] == before["mail"])
     house.ask("command", breaker="mail", action="force-open", for_s=60, reason="test")
     house.ask("command", breaker="mail", action="enable")
-    asked = {"nonce": nonce, "row": 0, "ask": 1 << 40}
+    asked = {"row": 0, "ask": 1 << 40}
+
+    def permit(**more: Any) -> Any:
+        with socket.socket(socket.AF_UNIX) as end:
+            end.connect(door)
+            end.sendall(json.dumps({**asked, **more}).encode() + b"\n")
+            return json.loads(end.makefile().readline())
 
     def granted() -> Any:
-        with contextlib.closing(control.Exchange(house.socket)) as exchange:
-            exchange.send("permit", **asked)
-        answer = house.ask("permit", **asked)
+        permit(vanish=True)
+        answer = permit()
         return answer if answer["permit"] is not None else None
 
     first = wait_for("it is free for a moment", granted, 5.0)
     for turn in range(2):
-        again = house.ask_patiently("permit", **asked)
+        again = permit()
         assert again == {**first, "lease_s": again["lease_s"]}
-        assert house.ask("permit", **{**asked, "ask": asked["ask"] + 1 + turn})["permit"] is None
+        assert permit(ask=asked["ask"] + 1 + turn)["permit"] is None
         assert house.breaker("mail")["trials"]["in_flight"] == 1
         if not turn:
             house.wait_reborn(house.kill_daemon())

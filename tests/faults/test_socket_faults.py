@@ -265,7 +265,6 @@ def test_d12_a_permit_whose_answer_was_lost_is_given_again_not_twice(house: Hous
     }  # fmt: skip
     hand = house.hand()
     inside = Inside(hand.pid)
-    nonce = house.worker(hand.pid)["worker"]  # type: ignore[index]
     rows: set[int] = set()
     for number in range(effort(12, 500)):
         name = f"b{number}"
@@ -274,23 +273,19 @@ def test_d12_a_permit_whose_answer_was_lost_is_given_again_not_twice(house: Hous
         wait_for("half-open", lambda name=name: _state(house, name, "HALF_OPEN"), 3.0)  # type: ignore[misc]
         row = next(row for row in inside.published() if row not in rows)
         rows.update(inside.published())
-        asked = {"nonce": nonce, "row": row, "ask": (1 << 40) + number}
+        asked = {"row": row, "ask": (1 << 40) + number}
         # The asker vanishes: sometimes before the daemon answers, sometimes with the answer unread.
-        exchange = control.Exchange(house.socket)
-        exchange.send("permit", **asked)
-        if number % 2:
-            control.wait_readable(exchange.connection, 1.0)
-        exchange.close()
-        first = house.ask("permit", **asked)
-        again = house.ask("permit", **asked)
+        hand.order("permit", vanish=True, wait_s=1.0 if number % 2 else 0.0, **asked)
+        first = hand.order("permit", **asked)
+        again = hand.order("permit", **asked)
         assert first["permit"] is not None
         assert again == {**first, "lease_s": again["lease_s"]}
-        other = house.ask("permit", **{**asked, "ask": asked["ask"] + 1000})
+        other = hand.order("permit", **{**asked, "ask": asked["ask"] + 1000})
         assert other["permit"] is None, "a second trial beside the first"
         assert house.breaker(name)["trials"]["in_flight"] == 1
         if number == 0:
             house.wait_reborn(house.kill_daemon())
-            assert house.ask("permit", **asked)["permit"] == first["permit"]
+            assert hand.order("permit", **asked)["permit"] == first["permit"]
     hand.kill()
 
 

@@ -352,7 +352,7 @@ def test_b6_a_reused_pid_is_another_worker() -> None:
     assert ran.returncode == 0, ran.stderr[-3000:]
     seen = json.loads(ran.stdout.splitlines()[-1])
     assert seen["now"]["pid"] == seen["was"]["pid"]
-    assert seen["now"]["worker"] != seen["was"]["worker"]
+    assert seen["now"]["id"] != seen["was"]["id"]
     assert (seen["now"]["outcomes"], seen["now"]["overflow"]) == (0, 0)
     assert seen["old_is_dead"]
     assert seen["left"] == 0

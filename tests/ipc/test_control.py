@@ -35,10 +35,13 @@ def test_an_answer_is_returned(place: str) -> None:
 
 
 def test_the_request_says_what_was_asked(place: str) -> None:
-    """Verb and fields arrive as they were given."""
+    """Verb and fields arrive as they were given, and with them when the asker gives up."""
+    began = time.monotonic()
 
     def echo(connection: socket.socket, frame: wire.Frame) -> None:
-        connection.sendall(wire.answer(frame.request, wire.read_object(frame.body)))
+        body = wire.read_object(frame.body)
+        assert began + 2.0 <= body.pop("until") <= time.monotonic() + 2.0
+        connection.sendall(wire.answer(frame.request, body))
 
     with supervisor(place, echo):
         assert ask(place, level="full", n=[1, None]) == {"verb": "health", "level": "full", "n": [1, None]}

@@ -6,8 +6,10 @@ They find their supervisor by themselves; nothing here says where it is.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -18,6 +20,7 @@ import ipc
 from ipc.vocabulary import OutcomeKind
 from tests.faults.body import body
 from tests.faults.oracle import Ledger
+from tests.faults.orders_permits import ask_permit
 
 _over = threading.Event()
 
@@ -43,6 +46,22 @@ def calls(ledgers: str, breaker: str, per_s: float, patient: bool = True) -> Non
             else:
                 ledger.done(OutcomeKind.SUCCESS)
     ledger.left()
+
+
+def answers_for_permits(ledgers: str, breaker: str, per_s: float, door: str) -> None:
+    """As `calls`; whoever connects to `door` has this process ask for a permit of its own by hand."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(door)
+    listener.listen()
+
+    def serve() -> None:
+        while True:
+            client, _ = listener.accept()
+            with client, client.makefile("rw") as line:
+                line.write(json.dumps(ask_permit(**json.loads(line.readline()))) + "\n")
+
+    threading.Thread(target=serve, daemon=True).start()
+    calls(ledgers, breaker, per_s)
 
 
 def _told(_number: int, _frame: Any) -> None:

@@ -294,3 +294,81 @@ def test_without_a_free_descriptor_the_next_client_is_told_at_once(make: Callabl
     assert (place.connections.refused_emfile, place.requests[0].number) == (1, 5)
     place.say(place.client(), wire.request(6, "health"))
     assert place.requests[-1].number == 6
+
+
+def test_who_sends_many_requests_at_once_has_one_in_work(make: Callable[..., Place]) -> None:
+    """The next is taken when the last one is answered and its answer was read: others are not behind them."""
+    place = make()
+    client = place.client()
+    place.say(client, b"".join(wire.request(number, "events") for number in range(1, 300)))
+    assert [request.number for request in place.requests] == [1]
+    assert place.connections.answer(place.requests[0].connection, 1, "x" * 4_000_000)
+    place.loop.spin()
+    assert len(place.requests) == 1, "it has not read its answer"
+    place.now += 0.6
+    place.connections.sweep()
+    assert len(place.connections) == 0
+
+
+def test_requests_in_a_row_are_answered_in_their_order(make: Callable[..., Place]) -> None:
+    """One who reads gets all of them."""
+    place = make()
+    client = place.client()
+    place.say(client, b"".join(wire.request(number, "stats") for number in range(1, 6)))
+    for number in range(1, 6):
+        assert place.requests[-1].number == number
+        assert place.connections.answer(place.requests[-1].connection, number, number)
+        place.loop.spin()
+    frames = wire.FrameReader().feed(client.recv(65_536))
+    assert [frame.request for frame in frames] == [1, 2, 3, 4, 5]
+
+
+def test_the_last_places_are_never_one_users(make: Callable[..., Place]) -> None:
+    """Full: a privileged user takes the place of the connection that was quiet for longest."""
+    place = make(connections_max=3)
+    quiet = place.client()
+    place.say(quiet, wire.request(1, "health"))
+    place.connections.answer(place.requests[0].connection, 1, {})
+    place.now += 1.0
+    busy, third = place.client(), place.client()
+    place.say(busy, wire.request(2, "health"))
+    assert error_of(place.client())["code"] == "busy"
+    place.connections.is_privileged = lambda _uid: True
+    place.say(place.client(), wire.request(3, "health"))
+    assert place.requests[-1].number == 3
+    assert len(place.connections) == 3
+    assert third.recv(10) == b"", "it had never asked for anything"
+    assert place.connections.answer(place.requests[1].connection, 2, {})
+
+
+def test_a_user_whose_descriptors_wait_to_be_closed_is_not_let_in(make: Callable[..., Place]) -> None:
+    """Each of them may hold a thread: more of them do not come."""
+    place = make()
+    place.connections.backlog = lambda uid: 1000 if uid == os.getuid() else 0
+    assert error_of(place.client())["code"] == "busy"
+
+
+def test_nothing_of_a_stranger_is_closed_by_the_loop(make: Callable[..., Place]) -> None:
+    """Descriptors with a request, beyond its end, too many, unread ones: all are handed over unread."""
+    place = make()
+    handed: list[int] = []
+    place.connections.discard = lambda _uid, numbers: handed.extend(numbers)
+    reading, writing = os.pipe()
+
+    def sent(data: bytes, count: int) -> int:
+        client = place.client()
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [reading] * count))]
+        before = len(handed)
+        client.sendmsg([data], rights)
+        place.loop.spin()
+        client.close()
+        place.loop.spin()
+        return len(handed) - before
+
+    # Each time the connection itself is one of them.
+    assert sent(wire.request(1, "stats"), 1) == 2
+    assert sent(b"garbage that is no frame at all, longer than a header", 2) == 3
+    assert sent(wire.request(1, "hello"), 200) == 201
+    assert sent(wire.request(1, "hello")[:9], 1) == 2
+    for number in (*handed, reading, writing):
+        os.close(number)

@@ -11,17 +11,17 @@ from typing import Any, cast
 import pytest
 
 from supervisor.actor import Stage
-from supervisor.connections import Connections
+from supervisor.connections import Connections, Peer
 from supervisor.control_server import ControlServer
 from supervisor.hello import HelloRefused
 from supervisor.managed import Order
-from supervisor.messages import Forget, ProbeRule
+from supervisor.messages import Forget, Noted, PermitAsked, ProbeRule
 from supervisor.mind import Mind
-from supervisor.probes import ProbeNow
 from supervisor.settings import SupervisorSettings, parse
+from supervisor.user_database import UserDatabase
 from tests.schemas import problems
-from tests.supervisor.answering import Answers, request
-from tests.supervisor.conversation import FACTS, Host
+from tests.supervisor.answering import Answers, Users, request
+from tests.supervisor.conversation import Host, nonce
 from tests.supervisor.test_mind import Box
 
 
@@ -30,9 +30,10 @@ def served(examine: Callable[[], dict[str, Any]]) -> tuple[Stage, Answers]:
     answers = Answers()
     stage = Stage(lambda _: None, lambda: 0.0, lambda _: None)
     nobody = cast(Any, None)
-    control = ControlServer(nobody, nobody, SupervisorSettings(), lambda: FACTS, lambda: 0.0)
+    control = ControlServer(nobody, nobody, SupervisorSettings(), lambda: 0.0)
     control.stage = stage
     control.connections = cast(Connections, answers)
+    control.users = cast(UserDatabase, Users())
     control.examine = examine
     stage.add(control)
     return stage, answers
@@ -103,16 +104,17 @@ def test_probing_is_a_command_to_an_existing_probe() -> None:
     host.declare("a", "cache", row=1)
     answers, stage = Answers(), Stage(lambda _: None, lambda: 0.0, lambda _: None)
     mind = cast(Mind, SimpleNamespace(engine=host.engine))
-    control = ControlServer(mind, cast(Any, None), SupervisorSettings(), lambda: FACTS, lambda: 0.0)
+    control = ControlServer(mind, cast(Any, None), SupervisorSettings(), lambda: 0.0)
     control.stage = stage
     control.connections = cast(Connections, answers)
+    control.users = cast(UserDatabase, Users())
     probes = Box("probes")
     stage.add(control)
     stage.add(probes)
     stage.add(Box("mind"))
     asked = request(1, "probe", name="app/database")
     stage.post("control", asked)
-    assert probes.seen == [ProbeNow("database", asked)]
+    assert [(one.name, one.request.connection) for one in probes.seen] == [("database", 1)]
     for connection, uid, name, code in (
         (2, 65_533, "database", "denied"),
         (3, 0, "cache", "unprobed"),
@@ -127,7 +129,7 @@ def test_probing_is_a_command_to_an_existing_probe() -> None:
 class Doorman:
     """A greeter that lets nobody in."""
 
-    def greet(self, _request: Any) -> Any:
+    def greet(self, _request: Any, _account: Any) -> Any:
         """No."""
         raise HelloRefused("denied", "user eve may not join the namespace shop")
 
@@ -136,8 +138,11 @@ def test_a_refused_hello_is_answered_counted_and_an_event() -> None:
     """The worker hears why, and so does whoever looks after the host."""
     answers, stage, mind = Answers(), Stage(lambda _: None, lambda: 0.0, lambda _: None), Box("mind")
     doorman = cast(Any, Doorman())
-    control = ControlServer(cast(Any, None), doorman, SupervisorSettings(), lambda: FACTS, lambda: 0.0)
+    control = ControlServer(
+        cast(Mind, SimpleNamespace(engine=Host().engine)), doorman, SupervisorSettings(), lambda: 0.0
+    )
     control.stage, control.connections = stage, cast(Connections, answers)
+    control.users = cast(UserDatabase, Users())
     later: list[Callable[[], object]] = []
     control.later = later.append
     stage.add(control)
@@ -163,8 +168,9 @@ environment = { STRIPE = "sk_live_s3cr3t" }
 """
     answers, stage = Answers(), Stage(lambda _: None, lambda: 0.0, lambda _: None)
     nobody = cast(Any, None)
-    control = ControlServer(nobody, nobody, parse(text, "x.toml"), lambda: FACTS, lambda: 0.0)
+    control = ControlServer(nobody, nobody, parse(text, "x.toml"), lambda: 0.0)
     control.stage, control.connections = stage, cast(Connections, answers)
+    control.users = cast(UserDatabase, Users())
     stage.add(control)
     stage.post("control", request(1, "config", uid=54_321))
     stage.post("control", request(2, "config", uid=0))
@@ -182,8 +188,9 @@ def test_forgetting_is_a_command() -> None:
     host.settle_in("a")
     answers, stage, mind = Answers(), Stage(lambda _: None, lambda: 0.0, lambda _: None), Box("mind")
     known = cast(Mind, SimpleNamespace(engine=host.engine))
-    control = ControlServer(known, cast(Any, None), SupervisorSettings(), lambda: FACTS, lambda: 0.0)
+    control = ControlServer(known, cast(Any, None), SupervisorSettings(), lambda: 0.0)
     control.stage, control.connections = stage, cast(Connections, answers)
+    control.users = cast(UserDatabase, Users())
     stage.add(control)
     stage.add(mind)
     stage.post("control", request(1, "forget", breaker="database"))
@@ -199,3 +206,34 @@ def test_forgetting_is_a_command() -> None:
     stage.post("control", request(7, "forget", breaker="database", unused=True))
     stage.post("control", request(8, "forget", uid=54_321, unused=True))
     assert (answers.refusals[7][0], answers.refusals[8][0]) == ("bad", "denied")
+
+
+class Names:
+    """As a greeter: says who asks for whom."""
+
+    def is_asked_by(self, worker: str, peer: Peer) -> bool:
+        """The worker "a" is uid 500, pid 1234."""
+        return worker == nonce("a") and (peer.pid, peer.uid) == (1234, 500)
+
+
+def test_a_permit_is_given_to_the_process_of_its_worker_alone() -> None:
+    """Another's name gets the answer that a name of nobody gets, and an event; the nonce opens nothing."""
+    host = Host()
+    host.settle_in("a")
+    answers, stage = Answers(), Stage(lambda _: None, lambda: 0.0, lambda _: None)
+    mind = cast(Mind, SimpleNamespace(engine=host.engine))
+    control = ControlServer(mind, cast(Any, Names()), SupervisorSettings(), lambda: 0.0)
+    control.stage = stage
+    control.connections = cast(Connections, answers)
+    box = Box("mind")
+    stage.add(control)
+    stage.add(box)
+    stage.post("control", request(1, "permit", 500, nonce=nonce("a"), row=0, ask=1))
+    for connection, uid, name in ((2, 501, "a"), (3, 0, "a"), (4, 501, "a"), (5, 501, "b")):
+        stage.post("control", request(connection, "permit", uid, nonce=nonce(name), row=0, ask=1))
+    told = [message for tell in box.seen for message in tell.messages]
+    assert told[0] == PermitAsked(nonce("a"), 0, 1)
+    noted = [message.text for message in told if isinstance(message, Noted)]
+    assert [text.split(",")[0] for text in noted] == ["uid 501", "uid 0"]
+    assert nonce("a") not in str(noted)
+    assert len({answers.refusals[connection] for connection in (2, 3, 4, 5)}) == 1

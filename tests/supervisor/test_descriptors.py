@@ -75,13 +75,13 @@ def test_descriptors_that_do_not_fit_are_closed_not_leaked() -> None:
 def test_the_inheritance_is_read_back_as_it_was_written() -> None:
     """Plain JSON in between."""
     held = (Held(NONCE, 10, 11, {"name": "web-1", "pid": 7}),)
-    told = Inheritance(3, 4, 5, 6, 7, 1, 2.5, "/c", "/r", "/s", False, held, "# \n")
+    told = Inheritance(3, 5, 6, 7, 1, 2.5, "/c", "/r", "/s", False, held, "# \n", bells=((0, 4), (1001, 12)))
     assert Inheritance.from_json(told.to_json()) == told
-    assert told.numbers() == [3, 4, 5, 6, 7, 10, 11]
+    assert told.numbers() == [3, 5, 6, 7, 4, 12, 10, 11]
     assert told.managed is False
     talking = replace(told, probers=(Talk("prober:1", 77, 12),))
     assert Inheritance.from_json(talking.to_json()) == talking
-    assert talking.numbers() == [3, 4, 5, 6, 7, 10, 11, 12]
+    assert talking.numbers() == [3, 5, 6, 7, 4, 12, 10, 11, 12]
 
 
 def test_identity_and_life_of_a_process() -> None:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from supervisor import descriptors
 from supervisor.actor import Stage
 from supervisor.attachments import Attachments
 from supervisor.connections import Peer, Request
+from supervisor.doorbells import Doorbells
 from supervisor.engine import Engine
 from supervisor.hello import Greeter, HelloRefused, Joining, Welcome
 from supervisor.intake import Intake
@@ -27,6 +29,7 @@ from supervisor.messages import BreakerDeclared, Forget, WorkerForgotten, Worker
 from supervisor.mind import Mind
 from supervisor.settings import NamespaceTable, SupervisorSettings
 from supervisor.steps import passes_by
+from supervisor.user_database import AccountQuery, look_up
 from tests.supervisor.test_connections import Loop
 
 NONCE = "0123456789abcdef0123456789abcdef"
@@ -52,9 +55,8 @@ class Door:
         )
         self.mind = Mind(engine, self.journal, self.attachments, lambda: 5.0, lambda: 0.5, passes_by)
         self.mind.stage = Stage(lambda _: None, lambda: 5.0, lambda _: None)
-        bell = os.eventfd(0)
-        self.bell = bell
-        self.greeter = Greeter(self.mind, self.attachments, settings, bell, 77, lambda: self.now_ns)
+        self.bells = Doorbells({}, self.loop, lambda *_: True, lambda: None)
+        self.greeter = Greeter(self.mind, self.attachments, settings, self.bells, 77, lambda: self.now_ns)
 
     def hello(self, uid: int = 0, pid: int = 0, numbers: tuple[int, ...] | None = None, **body: Any) -> Any:
         """Say hello, and commit what follows from it."""
@@ -68,12 +70,21 @@ class Door:
         }
         pid = pid or os.getpid()
         given = (os.pidfd_open(pid),) if numbers is None else numbers
-        greeted = self.greeter.greet(Request(1, 1, {**said, **body}, Peer(pid, uid, uid), given))
+        namespace = str(body.get("namespace") or "")
+        owner = self.mind.engine.catalogue.owner_of(namespace)
+        greeted = self.greeter.greet(
+            Request(1, 1, {**said, **body}, Peer(pid, uid, uid), given),
+            look_up(AccountQuery(uid, uid, (), namespace, -1 if owner is None else owner)),
+        )
         if isinstance(greeted, Joining):
             self.mind.transact((greeted.message,))
             self.greeter.joined(greeted)
             return self.greeter.welcome(greeted)
         return greeted
+
+    def settings_of_ring(self, slots: int) -> None:
+        """Segments of another size from now on."""
+        self.greeter.settings = replace(self.greeter.settings, ring_slots=slots)
 
     def close(self) -> None:
         """Give everything back."""
@@ -85,7 +96,7 @@ class Door:
             descriptors.close_all(got[1])
         self.ours.close()
         self.theirs.close()
-        os.close(self.bell)
+        self.bells.keep(())
         self.journal.close()
 
 
@@ -121,7 +132,7 @@ def test_a_hello_whose_answer_was_lost_gets_the_same_segment_again(door: Door) -
     assert again.value["status"] == "new"
     assert os.fstat(again.descriptors[0]).st_ino == os.fstat(first.descriptors[0]).st_ino
     resumed = door.hello(have=True)
-    assert (resumed.value["status"], resumed.descriptors) == ("resumed", (door.bell,))
+    assert (resumed.value["status"], resumed.descriptors) == ("resumed", (door.bells.of(0),))
     assert len(door.mind.engine.workers) == 1
 
 
@@ -157,6 +168,11 @@ def test_the_nonce_of_a_dead_worker_is_never_used_again(door: Door) -> None:
         ({"clock": "now"}, "clock"),
         ({"nonce": "xyz"}, "refused"),
         ({"nonce": "g" * 32}, "refused"),
+        ({"nonce": "ab " * 10 + "ab"}, "refused"),
+        ({"nonce": "\t" * 16 + "ab" * 8}, "refused"),
+        ({"nonce": "AB" * 16}, "refused"),
+        ({"nonce": "ab" * 16 + "\n"}, "refused"),
+        ({"nonce": ["a"] * 32}, "refused"),
         ({"name": "no spaces"}, "refused"),
         ({"namespace": "no/slash"}, "refused"),
     ],

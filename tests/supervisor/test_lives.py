@@ -51,7 +51,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
     def inherit(channel: int, fresh: int) -> Inheritance:
         given.append(fresh)
-        numbers = (anything, anything, channel, made.pulse_fd, anything)
+        numbers = (anything, channel, made.pulse_fd, anything)
         return Inheritance(*numbers, os.getpid(), 0.0, "", folder, folder, fresh, ())
 
     poll = select.poll()

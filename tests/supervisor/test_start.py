@@ -51,7 +51,7 @@ def begun(
     phase: Callable[[int], object] = lambda _phase: None,
 ) -> start.Begun:
     """The start of a daemon there."""
-    numbers = (-1, -1, -1, -1, -1, 1, 0.0)
+    numbers = (-1, -1, -1, -1, 1, 0.0)
     inherited = Inheritance(*numbers, "", str(folder), str(folder / "state"), fresh, held)
     found = start.begin(inherited, boot, SupervisorSettings(), NOW, phase)
     found.journal.close()

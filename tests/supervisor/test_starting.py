@@ -51,7 +51,7 @@ def rig() -> Iterator[Rig]:
 
 def inherited(folder: Path) -> Inheritance:
     """What a daemon there gets."""
-    return Inheritance(-1, -1, -1, -1, -1, 1, 0.0, "", str(folder), str(folder / "state"), 0, ())
+    return Inheritance(-1, -1, -1, -1, 1, 0.0, "", str(folder), str(folder / "state"), 0, ())
 
 
 @pytest.mark.parametrize("shortage", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

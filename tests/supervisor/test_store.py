@@ -90,19 +90,26 @@ def test_workers_and_bell_come_back_as_they_were(keeper: Keeper) -> None:
     workers = [worker(digit) for digit in "abc"]
     for one in workers:
         first.keep(one)
-    bell = os.eventfd(0, os.EFD_CLOEXEC)
-    first.keep_bell(bell)
-    os.eventfd_write(bell, 5)
+    for uid in (0, 1001, 4_000_000_000):
+        bell = os.eventfd(uid % 4000 + 1, os.EFD_CLOEXEC)
+        first.keep_bell(uid, bell)
+        os.close(bell)
+    shared_by_all = os.eventfd(3, os.EFD_CLOEXEC)
+    keeper.notifier().store("bell", (shared_by_all,))
+    os.close(shared_by_all)
     free(*workers)
-    os.close(bell)
 
-    found, rung = life(keeper).recover(keeper.given())
+    found, bells = life(keeper).recover(keeper.given())
     assert {nonce: held.about for nonce, held in found.items()} == {one.nonce: one.about for one in workers}
     assert [os.pread(found[digit * 32].memory, 9, 0) for digit in "abc"] == [b"a", b"b", b"c"]
-    assert rung is not None
-    assert os.eventfd_read(rung) == 5
+    assert {uid: os.eventfd_read(bell) for uid, bell in bells.items()} == {0: 1, 1001: 1002, 4_000_000_000: 1}
     free(*found.values())
-    os.close(rung)
+    close_all(list(bells.values()))
+    keeper.work()
+    assert "bell" not in [name for name, _ in keeper.kept], "one that users share is kept for nobody"
+    first.drop_bell(1001)
+    keeper.work()
+    assert sorted(name for name, _ in keeper.kept if name.startswith("bell")) == ["bell-0", "bell-4000000000"]
 
 
 def test_what_is_dropped_is_removed_also_in_a_later_life(keeper: Keeper) -> None:
@@ -137,8 +144,8 @@ def test_what_is_not_whole_is_closed_and_removed(keeper: Keeper, missing: int) -
     first.keep(whole)
     second = life(keeper)
     before = len(os.listdir("/proc/self/fd"))
-    found, bell = second.recover(keeper.given())
-    assert (set(found), bell) == ({whole.nonce}, None)
+    found, bells = second.recover(keeper.given())
+    assert (set(found), bells) == ({whole.nonce}, {})
     keeper.work()
     assert {name for name, _ in keeper.kept} == {"1"}
     free(*found.values())

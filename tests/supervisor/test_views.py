@@ -264,7 +264,6 @@ def test_workers_show_what_the_daemon_knows_of_them() -> None:
     first, second = ask(host, "workers", facts)["workers"]
     assert first == {
         "id": "aaaaaaaa",
-        "worker": nonce("a"),
         "pid": 1000,
         "name": "web-a",
         "namespace": "app",

@@ -22,9 +22,7 @@ def breaker(**changes: Any) -> dict[str, Any]:
         "window": {"calls": 40, "failures": 31, "slow": 2},
         "retry_after_s": 18.2,
         "since_s": 12.0,
-        "isolated": [
-            {"worker": "ab" * 16, "name": "web-1", "pid": 4711, "state": "OPEN", "retry_after_s": 3.0}
-        ],
+        "isolated": [{"id": "abababab", "name": "web-1", "pid": 4711, "state": "OPEN", "retry_after_s": 3.0}],
         "workers": 4,
         "trials": {"in_flight": 1, "permitted": 3, "passed": 2},
         "manual": None,
@@ -105,7 +103,6 @@ def workers() -> dict[str, Any]:
     """One worker."""
     one = {
         "id": "abababab",
-        "worker": "ab" * 16,
         "pid": 4711,
         "name": "web-1",
         "namespace": "shop",

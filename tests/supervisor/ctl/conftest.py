@@ -69,6 +69,7 @@ class Stage:
                 return
             frames = reader.feed(data)
         body = json.loads(frames[0].body)
+        body.pop("until", None)  # when the asker gives up
         self.asked.append(body)
         said = self.script[body["verb"]]
         if isinstance(said, list):
