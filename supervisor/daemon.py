@@ -155,10 +155,10 @@ class Daemon:
             lambda request: self._stage.post("control", request),
             Limits.of(told),
         )
+        connections.is_privileged = lambda uid: is_privileged(uid, self._control.settings.commanders)
         self._control.views = ViewServer(
             self._mind, self._facts, connections, self._view_turn_after, time.monotonic
         )
-        connections.is_privileged = lambda uid: is_privileged(uid, self._control.settings.commanders)
         connections.discard, connections.backlog = self._closer.discard, self._closer.backlog
         self._closer.closed = lambda: self._loop.call_soon_threadsafe(connections.resume)
         for answering in (self._control, self._reload, self._managed, self._figures, self._probes):

@@ -35,6 +35,8 @@ class ViewQueue:
         self._answer = answer
         self._refuse = refuse
         self._clock = clock
+        self.is_privileged: Callable[[int], bool] = lambda _uid: False
+        """Whose questions neither wait nor are followed by a rest."""
         self._waiting: dict[int, deque[tuple[float, Request]]] = {}
         """By uid, whose turn is next first: until when, s, and the question."""
         self._rests_until: dict[int, float] = {}
@@ -42,6 +44,9 @@ class ViewQueue:
     def ask(self, request: Request) -> None:
         """Answer now, or when this user's turn comes."""
         uid, now = request.peer.uid, self._clock()
+        if self.is_privileged(uid):
+            self._answer(request)
+            return
         if uid not in self._waiting and now >= self._rests_until.get(uid, now):
             self._answer_one(request)
             return

@@ -37,6 +37,7 @@ class ViewServer:
         self._after = after
         self._clock = clock
         self._queue = ViewQueue(self._show, self._refuse, clock)
+        self._queue.is_privileged = connections.is_privileged
         self._turn_asked = False
         self.clear = self._queue.clear
 

@@ -95,3 +95,14 @@ def test_an_answer_that_raises_has_its_rest_too() -> None:
     except ValueError:
         desk.queue.ask(request(2, "breakers", 5))
     assert desk.queue.next_time() == desk.now + REST_FACTOR
+
+
+def test_privileged_questions_do_not_wait() -> None:
+    """Root's are answered at once beside a flood of another user's, and are followed by no rest."""
+    desk = Desk()
+    desk.queue.is_privileged = lambda uid: uid == 0
+    for number in range(20):
+        desk.queue.ask(request(number, "breakers", 1001))
+    for number in (100, 101, 102):
+        desk.queue.ask(request(number, "health", 0))
+    assert desk.answered == [0, 100, 101, 102]
