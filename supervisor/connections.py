@@ -223,7 +223,7 @@ class Connections:
         self.turned_away_at = self._clock()
         with contextlib.suppress(OSError):
             accepted.setblocking(False)
-            accepted.send(wire.error(0, "busy", text))
+            accepted.send(wire.error(0, "busy", text), socket.MSG_NOSIGNAL)
         self._close(accepted, uid)
 
     def _close(self, ended: socket.socket, uid: int) -> None:
