@@ -44,6 +44,11 @@ class Awaited:
         return result
 
 
+async def as_coroutine(awaited: Awaited) -> Any:
+    """The same as a coroutine, which tasks are made of."""
+    return await awaited
+
+
 class _Steps:
     """A generator as something that can be awaited."""
 

@@ -50,13 +50,18 @@ class Trial(Entry):
 
     def __del__(self) -> None:
         """An exception of a signal handler has lost it: as a cancellation, which has no verdict."""
-        link, start = self.link, self.start
-        if not self.done and start >= link.born:
+        try:
+            if getattr(self, "done", True):
+                return  # ended; or lost while it was being made, before it held anything
+            link, start = self.link, self.start
             self.done = True
-            link.put(self.row, OutcomeKind.CANCELLED, _code(self.head), self.permit, start, start)
-            link.ring()
-            if link.local:
-                link.look(link.clock())
+            if start >= link.born:
+                link.put(self.row, OutcomeKind.CANCELLED, _code(self.head), self.permit, start, start)
+                link.ring()
+                if link.local:
+                    link.look(link.clock())
+        except BaseException:  # noqa: BLE001 (a second signal, inside of this: the permit ends by its lease)
+            return
 
 
 _innermost: Final[ContextVar[weakref.ref[Trial] | None]] = ContextVar("ipc_trial", default=None)

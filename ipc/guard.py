@@ -17,7 +17,7 @@ from types import FunctionType, MethodType
 from typing import Any, Final, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
 from ipc.admission import Binding
-from ipc.awaited import Awaited
+from ipc.awaited import Awaited, as_coroutine
 from ipc.client import Client
 from ipc.ending import Entry
 from ipc.entered import Enterable
@@ -145,10 +145,11 @@ class CircuitBreaker(Enterable):
         if getattr(getattr(target, "__code__", None), "co_filename", "") == contextlib.__file__:
             raise UnguardableError(_MANAGER % getattr(target, "__name__", target))
         judged = self.verdict.is_failure_result is not None
-        inside = inspect.unwrap(target)
-        if any(inspect.iscoroutinefunction(one) for one in (target, called, inside)):
+        if any(inspect.iscoroutinefunction(one) for one in (target, called)):
             guarded: Any = self._guard_async if not judged else self._guard_result_async
             return cast("Callable[P, R]", guarded(function))
+        if inspect.iscoroutinefunction(inspect.unwrap(target)):
+            return self._guard_whichever(function)
         return self._guard_result(function) if judged else self._guard(function)
 
     def _guard(self, function: Callable[P, R]) -> Callable[P, R]:
@@ -237,6 +238,15 @@ class CircuitBreaker(Enterable):
 
         return guarded
 
+    def _guard_whichever(self, function: Callable[P, R]) -> Callable[P, R]:
+        """The guard of a plain wrapper of an async function: what it returns tells whether it is awaited."""
+
+        @functools.wraps(function)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            return cast("R", self._called(function, args, kwargs))
+
+        return guarded
+
     def _guard_result(self, function: Callable[P, R]) -> Callable[P, R]:
         """The guard of a breaker that judges results: every call goes the slow way."""
 
@@ -265,12 +275,18 @@ class CircuitBreaker(Enterable):
             return cast("R", self(function)(*args, **kwargs))
         if isinstance(function, MethodType) and inspect.iscoroutinefunction(function):
             return cast("R", self(function)(*args, **kwargs))
+        return cast("R", self._called(function, args, kwargs))
+
+    def _called(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Call it now; what it returns that must be awaited is guarded until that has ended."""
         entry = self._begin()
         entry.start = self.clock()
         try:
             result = function(*args, **kwargs)
+            if inspect.iscoroutine(result):
+                return as_coroutine(Awaited(self, entry, result))
             if hasattr(type(result), "__await__"):
-                return cast("R", Awaited(self, entry, result))
+                return Awaited(self, entry, result)
         except BaseException as error:
             self._end(entry, error, self.clock())
             raise

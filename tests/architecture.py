@@ -202,6 +202,7 @@ CLOCKS: Final[dict[str, str]] = {
 """The only files (or folders) that read a clock or roll dice, each with the reason; all others are told."""
 
 BOUNDARIES: Final[dict[str, str]] = {
+    "ipc/ending.py:Trial.__del__": "a second signal while a lost trial is given back",
     "ipc/ending.py:Ending._fire": "what the application's on_state_change raises is logged",
     "ipc/ending.py:_attributes": "an exception whose attributes cannot be read keeps no mark",
     "ipc/verdict.py:Verdict.asked": "an application's predicate that raises counts as False",

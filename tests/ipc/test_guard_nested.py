@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
+import functools
 import math
 import pickle
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -235,3 +238,80 @@ def outcome_of(breaker: CircuitBreaker) -> BaseException:
     with pytest.raises((ConnectionError, CircuitOpenError)) as caught, breaker:
         raise ConnectionError("down")
     return caught.value
+
+
+def test_wrappers_of_async_functions_are_guarded_as_what_they_return(unattached: Unattached) -> None:
+    """One that gives the coroutine is guarded until it has ended; one that runs it is a plain function."""
+    breaker = CircuitBreaker("database", failure_threshold=3)
+
+    async def fetch(well: bool) -> str:
+        await asyncio.sleep(0)
+        if not well:
+            raise ConnectionError("down")
+        return "fetched"
+
+    @breaker
+    @functools.wraps(fetch)
+    def traced(well: bool) -> Any:
+        return fetch(well)
+
+    @breaker
+    @functools.wraps(fetch)
+    def run(well: bool) -> Any:
+        return asyncio.run(fetch(well))
+
+    async def main() -> list[str]:
+        task = asyncio.create_task(breaker.call(lambda: fetch(True)))
+        return [await traced(True), await task, await breaker.call(traced, True)]
+
+    assert asyncio.run(main()) == ["fetched"] * 3
+    assert run(True) == "fetched"
+
+    async def fail_twice() -> None:
+        for call_it in (traced, lambda well: breaker.call(lambda: fetch(well))):
+            with pytest.raises(ConnectionError):
+                await call_it(False)
+
+    asyncio.run(fail_twice())
+    assert breaker.state == CLOSED
+    with pytest.raises(ConnectionError):
+        run(False)
+    assert breaker.state == OPEN
+
+
+def test_an_awaitable_that_is_no_coroutine_is_guarded(unattached: Unattached) -> None:
+    """As aiohttp's requests: awaited, or entered with `async with`."""
+    breaker = CircuitBreaker("pages", failure_threshold=2)
+
+    class Request:
+        """Awaitable, and an async context manager."""
+
+        def __init__(self, well: bool) -> None:
+            self.well = well
+
+        async def _send(self) -> str:
+            if not self.well:
+                raise ConnectionError("down")
+            return "page"
+
+        def __await__(self) -> Any:
+            return self._send().__await__()
+
+        async def __aenter__(self) -> str:
+            return await self._send()
+
+        async def __aexit__(self, *_raised: object) -> None:
+            return None
+
+    async def main() -> None:
+        assert await breaker.call(Request, True) == "page"
+        async with breaker.call(Request, True) as page:
+            assert page == "page"
+        with pytest.raises(ConnectionError):
+            await breaker.call(Request, False)
+        with pytest.raises(ConnectionError):
+            async with breaker.call(Request, False):
+                pass
+
+    asyncio.run(main())
+    assert breaker.state == OPEN

@@ -158,8 +158,9 @@ def test_an_unknown_error_does_not_block_for_ever(stage: Stage) -> None:
     stage.store.error = None
     stage.say("well")
     stage.replayer.guard.reset()
-    assert stage.step().applied == 1
-    assert (stage.store.order, stage.spool.views.counts()) == (["well"], (1, 0))
+    for _ in range(12):
+        stage.step()
+    assert (stage.store.order, stage.spool.views.counts()) == (["odd", "well"], (0, 0))
 
 
 @pytest.mark.parametrize("code", ["42P01", "42703", "42501", "3D000", "28P01", "25006", "0A000"])
