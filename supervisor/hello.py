@@ -29,7 +29,7 @@ from supervisor.descriptors import Held
 from supervisor.doorbells import Doorbells
 from supervisor.messages import WorkerJoined
 from supervisor.mind import Mind
-from supervisor.process_identity import ProcessIdentity, start_tick
+from supervisor.process_identity import ProcessIdentity, has_run_since, may_be_user, start_tick
 from supervisor.settings import SupervisorSettings
 from supervisor.user_database import Account
 from supervisor.worker import Worker
@@ -296,7 +296,7 @@ class Greeter:
         if attached is None:
             return False
         about = attached.held.about
-        same = (about.get("uid"), about.get("pid")) == (peer.uid, peer.pid)
+        same = about.get("pid") == peer.pid and may_be_user(peer.pid, about.get("uid", -1), peer.uid)
         return same and not descriptors.is_dead(attached.held.pidfd)
 
     def joined(self, joining: Joining) -> None:
@@ -361,7 +361,9 @@ def _as_namespace(user: str) -> str:
 
 def _is_same(process: ProcessIdentity, record: Worker, attached: Attached | None) -> bool:
     """Whether the process that says hello is the one that this record tells of."""
-    if process.uid != record.uid or process.pid != record.pid:
+    if process.pid != record.pid or not may_be_user(process.pid, record.uid, process.uid):
+        return False
+    if attached is None and process.uid != record.uid and not has_run_since(process.pid, record.since):
         return False
     if record.inode and process.inode != record.inode:
         return False

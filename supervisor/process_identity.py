@@ -36,10 +36,19 @@ class ProcessIdentity:
         """Whether this is the process of an attachment that was told to the nursery as `about`."""
         told = about.get("tick", 0)
         return (
-            (self.uid, self.pid) == (about.get("uid"), about.get("pid"))
+            self.pid == about.get("pid")
+            and may_be_user(self.pid, about.get("uid", -1), self.uid)
             and (not self.tick or not told or self.tick == told)
             and (self.pid != 0 or self.inode == about.get("inode", self.inode))
         )
+
+
+def may_be_user(pid: int, uid: int, now: int) -> bool:
+    """Whether the process with this pid that was `uid` may be `now`: itself, or, once root, anybody.
+
+    Servers begin as root and give that up. Nobody else can become another user without another program.
+    """
+    return uid == now or (uid == 0 and pid != 0)
 
 
 def start_tick(pid: int) -> int:

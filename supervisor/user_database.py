@@ -142,7 +142,7 @@ class UserDatabase:
                 self._ask(one.query)
 
     def _ask(self, query: AccountQuery) -> None:
-        """Ask in a thread. Without a thread the requests wait, and are given up in their time."""
+        """Ask in a thread. Where none can be started the loop asks by itself, so that workers may join."""
 
         def work() -> None:
             account: Account | None = None
@@ -157,7 +157,7 @@ class UserDatabase:
         try:
             threading.Thread(target=work, name="user-database", daemon=True).start()
         except RuntimeError:
-            self._asking.discard(query)
+            self._later(work)
 
     def _answered(self, query: AccountQuery, account: Account | None) -> None:
         """In the loop again."""

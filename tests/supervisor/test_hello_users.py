@@ -21,16 +21,24 @@ __all__ = ["door"]
 
 def test_another_user_is_another_process_whatever_the_inode_says(door: Door) -> None:
     """Before Linux 6.9 all pidfds have one inode, as the two here: the uid refuses, then pid and tick do."""
-    door.hello()
-    with pytest.raises(HelloRefused, match="another process"):
-        door.hello(uid=NOBODY)
+    door.hello(uid=NOBODY)
+    for other in (NOBODY - 1, 0):
+        with pytest.raises(HelloRefused, match="another process"):
+            door.hello(uid=other)
     attached = door.attachments.get(NONCE)
     assert attached is not None
     attached.held.about["tick"] -= 1
     with pytest.raises(HelloRefused, match="another process"):
-        door.hello(have=True)
+        door.hello(uid=NOBODY, have=True)
     attached.held.about["tick"] += 1
-    assert door.hello(have=True).value["status"] == "resumed"
+    assert door.hello(uid=NOBODY, have=True).value["status"] == "resumed"
+
+
+def test_a_process_that_was_root_may_have_become_another_user(door: Door) -> None:
+    """Servers begin as root and give that up: it is the same process, for hellos and for permits."""
+    door.hello(uid=0)
+    assert door.hello(uid=NOBODY, have=True).value["status"] == "resumed"
+    assert door.greeter.is_asked_by(NONCE, Peer(os.getpid(), NOBODY, NOBODY))
 
 
 def test_a_worker_is_asked_for_by_its_own_living_process_alone(door: Door) -> None:

@@ -45,15 +45,15 @@ CREATE INDEX quarantined_by_user ON quarantined (user_id);
 """
 TO_QUARANTINE: Final = """
 INSERT OR IGNORE INTO quarantined (id, user_id, kind, at, body, crc, reason)
-SELECT id, user_id, kind, at, body, crc, ?2 FROM records WHERE id = ?1
+SELECT id, user_id, kind, at, body, crc, ? FROM records WHERE id = ?
 """
 FROM_QUARANTINE: Final = """
 INSERT OR IGNORE INTO records (id, user_id, kind, at, body, crc)
 SELECT id, user_id, kind, at, body, crc FROM quarantined
 """
 OF_USER: Final = """
-SELECT id, user_id, kind, at, body, crc FROM records WHERE user_id = ?1 UNION ALL
-SELECT id, user_id, kind, at, body, crc FROM quarantined WHERE user_id = ?1
+SELECT id, user_id, kind, at, body, crc FROM records WHERE user_id = ? UNION ALL
+SELECT id, user_id, kind, at, body, crc FROM quarantined WHERE user_id = ?
 """
 FORGET: Final = (
     "DELETE FROM records WHERE user_id = ? AND kind = ? AND at <= ?",
@@ -160,7 +160,7 @@ class SpoolFile:
 
     def of_user(self, user_id: str) -> list[SpoolRecord]:
         """Everything of one user, quarantined or not."""
-        return self._read(OF_USER, (user_id,))
+        return self._read(OF_USER, (user_id, user_id))
 
     def erasures(self) -> list[SpoolRecord]:
         """Every erasure that is still to be done."""
@@ -182,7 +182,7 @@ class SpoolFile:
     def quarantine(self, identity: str, reason: str) -> None:
         """Set a record aside."""
         with self.transaction():
-            self._connection.execute(TO_QUARANTINE, (identity, reason[:REASON_MAX]))
+            self._connection.execute(TO_QUARANTINE, (reason[:REASON_MAX], identity))
             self._connection.execute("DELETE FROM records WHERE id = ?", (identity,))
 
     def release(self) -> int:
