@@ -37,7 +37,7 @@ def later_version(folder: Path, layout: bool = False, snapshot: bool = False) ->
     (folder / "tests").symlink_to(ROOT / "tests")
     _change(folder / "supervisor/start.py", r'metadata\.version\("breakerd"\)', f'"{SOFTWARE}"')
     _change(
-        folder / "ipc/client.py",
+        folder / "ipc/attachment.py",
         r'SOFTWARE: Final = "breakerd [^"]*"',
         f'SOFTWARE: Final = "breakerd {SOFTWARE}"',
     )
