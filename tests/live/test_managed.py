@@ -295,7 +295,7 @@ def descriptors(pid: int) -> list[str]:
 
 
 def test_the_watchdog_is_fed_while_workers_end_without_a_daemon(build: Build, tmp_path: Path) -> None:
-    """The daemon failed too often: what the service manager waits for is an end in order, with its code."""
+    """The daemon fails while a worker lives: the nursery goes on, feeds the watchdog, and ends in order."""
     beats: list[float] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0bkd-{os.getpid()}")
@@ -304,13 +304,14 @@ def test_the_watchdog_is_fed_while_workers_end_without_a_daemon(build: Build, tm
         house.configure(table("rude", "ignores", "rude", stop_timeout_s=2))
         house.start()
         wait_managed(house, "rude")
-        for _ in range(6):
-            daemon = house.daemon_pid
-            os.kill(daemon, signal.SIGSEGV)
-            wait_gone(daemon)
-            last = time.monotonic()
+        daemon = house.daemon_pid
+        os.kill(daemon, signal.SIGSEGV)
+        wait_gone(daemon)
+        last = time.monotonic()
         assert house.nursery is not None
-        assert house.nursery.wait(10.0) == 71
+        assert house.nursery.poll() is None
+        house.nursery.terminate()
+        assert house.nursery.wait(15.0) == 0
     late = [beat for beat in beats if beat > last + 0.5]
     assert len(late) >= 5
     assert max(b - a for a, b in itertools.pairwise(late)) < 0.4

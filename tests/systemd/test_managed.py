@@ -97,7 +97,7 @@ def test_killing_the_whole_unit_with_its_workers_loses_nothing(service: Service)
         calling(service)
     assert dismiss(service)["lost"]["segment_lost"] == 0
     assert service.show("NRestarts") == str(KILLS)
-    wait_for("the store is empty", lambda: service.show("NFileDescriptorStore") == "1", 5.0)
+    wait_for("the store is empty", lambda: service.show("NFileDescriptorStore") == "0", 5.0)
 
 
 @pytest.mark.parametrize("who", ["nursery", "daemon"])
